@@ -1,0 +1,37 @@
+//! Where ops run. [`Kernels`] is the sum of the ops' traits; forgetting one is a compile error.
+
+pub mod cpu;
+pub mod gpu;
+
+pub use cpu::Cpu;
+pub use gpu::DeviceError;
+
+use crate::ops::attention::AttentionKernels;
+use crate::ops::bias::BiasKernels;
+use crate::ops::cross_entropy::CrossEntropyKernels;
+use crate::ops::elementwise::ElementwiseKernels;
+use crate::ops::embedding::EmbeddingKernels;
+use crate::ops::linear::LinearKernels;
+use crate::ops::lora_linear::LoraLinearKernels;
+use crate::ops::optim::OptimKernels;
+use crate::ops::rms_norm::RmsNormKernels;
+use crate::ops::rope::RopeKernels;
+use crate::ops::swiglu::SwigluKernels;
+
+/// Everything a backend must be able to do.
+pub trait Kernels:
+    AttentionKernels
+    + BiasKernels
+    + CrossEntropyKernels
+    + ElementwiseKernels
+    + EmbeddingKernels
+    + LinearKernels
+    + LoraLinearKernels
+    + OptimKernels
+    + RmsNormKernels
+    + RopeKernels
+    + SwigluKernels
+    + Send
+    + Sync
+{
+}

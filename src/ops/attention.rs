@@ -1,0 +1,80 @@
+//! Causal attention with grouped keys and values over a segment table.
+//!
+//! forward   `S = scale·q·kᵀ` over visible keys, `P = softmax(S)`, `o = P·v`, `lse = log Σ exp S`
+//! backward  `dv = Pᵀ·do`, `dP = do·vᵀ`, `dS = P∘(dP − Σ do∘o)`, `dq = scale·dS·k`, `dk = scale·dSᵀ·q`
+//!
+//! The kernel never sees a pattern: full attention, packed documents and S² attention are all [`Segments`].
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::tape::{Tape, Var};
+use crate::tensor::Tensor;
+
+/// Which keys a query sees: for each half of the heads and each query, the first visible key of its row. A query sees
+/// from there up to itself, so wrap-around cannot be expressed.
+///
+/// Values are non-decreasing along a row and never beyond the query itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segments {
+    /// `(batch·seq_len)` first visible keys; `[0]` for the first half of the heads, `[1]` for the second.
+    pub starts: [Vec<u32>; 2],
+}
+
+/// Backends' part. `q` `(batch, q_len, heads, head_dim)`, `k`, `v` `(batch, kv_len, kv_heads, head_dim)`; the queries are the
+/// last `q_len` of the `kv_len` tokens. Query head `h` reads kv head `h / (heads / kv_heads)`.
+pub trait AttentionKernels {
+    /// `(o, lse)`: `o` like `q`, `lse` `(batch, heads, q_len)`.
+    fn attention_fwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        segments: &Segments,
+        scale: f32,
+    ) -> Result<(Tensor, Tensor)>;
+    /// Gradients of q, k, v. Here `q_len == kv_len`.
+    fn attention_bwd(&self, dout: &Tensor, saved: &AttentionSaved) -> Result<[Tensor; 3]>;
+}
+
+/// What backward needs: linear in the sequence length.
+#[derive(Debug)]
+pub struct AttentionSaved {
+    /// Rotated queries, keys, values.
+    pub qkv: [Tensor; 3],
+    /// The output.
+    pub o: Tensor,
+    /// `log Σ exp S` per head and query.
+    pub lse: Tensor,
+    /// The segment table.
+    pub segments: Arc<Segments>,
+    /// Softmax scale, `1/sqrt(head_dim)`.
+    pub scale: f32,
+}
+
+/// `softmax(scale·q·kᵀ)·v` over the visible keys; shapes as in [`AttentionKernels`].
+pub fn attention(
+    t: &mut Tape,
+    q: &Var,
+    k: &Var,
+    v: &Var,
+    segments: &Arc<Segments>,
+    scale: f32,
+) -> Result<Var> {
+    let qkv = [q, k, v].map(|x| x.value().clone());
+    let (o, lse) = t
+        .kernels()
+        .attention_fwd(&qkv[0], &qkv[1], &qkv[2], segments, scale)?;
+    let saved = AttentionSaved {
+        qkv,
+        o: o.clone(),
+        lse,
+        segments: Arc::clone(segments),
+        scale,
+    };
+    let [o] = t.record([q, k, v], [o], move |k, _, [dout]| {
+        let dout = dout.expect("tape: a node runs only when its output has a gradient");
+        Ok(k.attention_bwd(&dout, &saved)?.map(Some))
+    });
+    Ok(o)
+}

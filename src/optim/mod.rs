@@ -1,0 +1,1 @@
+//! Optimisation: schedules, clipping, AdamW state.

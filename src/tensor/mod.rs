@@ -1,0 +1,279 @@
+//! [`Tensor`]: a shape over a shared, immutable buffer.
+//!
+//! Row-major and contiguous always; a view that would need strides is an op. Activations are `(batch, seq_len, heads,
+//! head_dim)` or `(batch, seq_len, hidden)`.
+
+mod shape;
+
+use std::sync::Arc;
+
+pub use shape::Shape;
+
+use crate::error::{Explain, Explanation};
+
+/// What an op can find wrong with its inputs.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum TensorError {
+    /// Wrong number of dimensions.
+    #[error("{what}: expected {expected} dimensions, got shape {got}")]
+    Rank {
+        /// Op and argument, with its dims.
+        what: &'static str,
+        /// Dimensions expected.
+        expected: usize,
+        /// The shape that came.
+        got: Shape,
+    },
+    /// Wrong extents.
+    #[error("{what}: expected shape {expected}, got {got}")]
+    Shape {
+        /// Op and argument.
+        what: &'static str,
+        /// The shape that fits.
+        expected: Shape,
+        /// The shape that came.
+        got: Shape,
+    },
+    /// Wrong storage type.
+    #[error("expected {expected} storage, got {got}")]
+    Dtype {
+        /// The storage type that fits.
+        expected: Dtype,
+        /// The storage type that came.
+        got: Dtype,
+    },
+}
+
+impl Explain for TensorError {
+    fn explain(&self) -> Explanation {
+        Explanation::new("E101")
+            .help("this is a bug in ltrain; please report it with the command line")
+    }
+}
+
+/// Storage types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// 32-bit float.
+    F32,
+    /// 32-bit unsigned integer: token ids, positions.
+    U32,
+}
+
+impl std::fmt::Display for Dtype {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Dtype::F32 => "f32",
+            Dtype::U32 => "u32",
+        })
+    }
+}
+
+/// The memory behind a tensor. Data is a closed set; only kernels are open.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Buffer {
+    /// Host floats.
+    F32(Vec<f32>),
+    /// Host integers.
+    U32(Vec<u32>),
+}
+
+/// A shape over a shared buffer. Cloning is cheap; writing needs the only handle.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    shape: Shape,
+    data: Arc<Buffer>,
+}
+
+impl Tensor {
+    /// A float tensor. Panics when the element count is not the shape's.
+    pub fn f32(data: Vec<f32>, shape: impl Into<Shape>) -> Self {
+        let shape = shape.into();
+        assert_eq!(data.len(), shape.len(), "tensor of shape {shape}");
+        Self {
+            shape,
+            data: Arc::new(Buffer::F32(data)),
+        }
+    }
+
+    /// An integer tensor. Panics when the element count is not the shape's.
+    pub fn u32(data: Vec<u32>, shape: impl Into<Shape>) -> Self {
+        let shape = shape.into();
+        assert_eq!(data.len(), shape.len(), "tensor of shape {shape}");
+        Self {
+            shape,
+            data: Arc::new(Buffer::U32(data)),
+        }
+    }
+
+    /// Float zeros.
+    pub fn zeros(shape: impl Into<Shape>) -> Self {
+        let shape = shape.into();
+        Self::f32(vec![0.0; shape.len()], shape)
+    }
+
+    /// A float scalar, shape `[]`.
+    pub fn scalar(value: f32) -> Self {
+        Self::f32(vec![value], [])
+    }
+
+    /// The shape.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The storage type.
+    pub fn dtype(&self) -> Dtype {
+        match *self.data {
+            Buffer::F32(_) => Dtype::F32,
+            Buffer::U32(_) => Dtype::U32,
+        }
+    }
+
+    /// Bytes of storage.
+    pub fn bytes(&self) -> u64 {
+        self.shape.len() as u64 * 4
+    }
+
+    /// The dims by name: `let [b, t, h, d] = q.dims("attention: q (B,T,H,D)")?`.
+    pub fn dims<const N: usize>(&self, what: &'static str) -> Result<[usize; N], TensorError> {
+        self.shape.dims().try_into().map_err(|_| TensorError::Rank {
+            what,
+            expected: N,
+            got: self.shape.clone(),
+        })
+    }
+
+    /// Leading dims flattened to rows, and the last dim: `(…, C)` → `[rows, C]`.
+    pub fn rows_cols(&self, what: &'static str) -> Result<[usize; 2], TensorError> {
+        match self.shape.dims().split_last() {
+            Some((&cols, lead)) => Ok([lead.iter().product(), cols]),
+            None => Err(TensorError::Rank {
+                what,
+                expected: 1,
+                got: self.shape.clone(),
+            }),
+        }
+    }
+
+    /// Checks the exact shape.
+    pub fn expect(&self, what: &'static str, shape: impl Into<Shape>) -> Result<(), TensorError> {
+        let expected = shape.into();
+        if self.shape == expected {
+            Ok(())
+        } else {
+            Err(TensorError::Shape {
+                what,
+                expected,
+                got: self.shape.clone(),
+            })
+        }
+    }
+
+    /// The host floats.
+    pub fn as_f32(&self) -> Result<&[f32], TensorError> {
+        match &*self.data {
+            Buffer::F32(v) => Ok(v),
+            Buffer::U32(_) => Err(TensorError::Dtype {
+                expected: Dtype::F32,
+                got: Dtype::U32,
+            }),
+        }
+    }
+
+    /// The host integers.
+    pub fn as_u32(&self) -> Result<&[u32], TensorError> {
+        match &*self.data {
+            Buffer::U32(v) => Ok(v),
+            Buffer::F32(_) => Err(TensorError::Dtype {
+                expected: Dtype::U32,
+                got: Dtype::F32,
+            }),
+        }
+    }
+
+    /// The host floats for writing; copies first when the buffer is shared.
+    pub fn as_f32_mut(&mut self) -> Result<&mut [f32], TensorError> {
+        match Arc::make_mut(&mut self.data) {
+            Buffer::F32(v) => Ok(v),
+            Buffer::U32(_) => Err(TensorError::Dtype {
+                expected: Dtype::F32,
+                got: Dtype::U32,
+            }),
+        }
+    }
+
+    /// The same buffer under another shape of the same size.
+    pub fn reshape(
+        &self,
+        what: &'static str,
+        shape: impl Into<Shape>,
+    ) -> Result<Self, TensorError> {
+        let expected = shape.into();
+        if expected.len() != self.shape.len() {
+            return Err(TensorError::Shape {
+                what,
+                expected,
+                got: self.shape.clone(),
+            });
+        }
+        Ok(Self {
+            shape: expected,
+            data: Arc::clone(&self.data),
+        })
+    }
+
+    /// Appends `rows` along dim 1 of a `(1, T, …)` tensor in place: the growth step of a key/value cache.
+    pub fn append(&mut self, rows: &Tensor) -> Result<(), TensorError> {
+        let what = "append: rows (1,T,…)";
+        let tail = |s: &Shape| s.dims().get(2..).map(<[usize]>::to_vec);
+        if self.shape.dims().first() != Some(&1)
+            || rows.shape.dims().first() != Some(&1)
+            || tail(&self.shape) != tail(&rows.shape)
+        {
+            return Err(TensorError::Shape {
+                what,
+                expected: self.shape.clone(),
+                got: rows.shape.clone(),
+            });
+        }
+        match Arc::make_mut(&mut self.data) {
+            Buffer::F32(v) => v.extend_from_slice(rows.as_f32()?),
+            Buffer::U32(_) => {
+                return Err(TensorError::Dtype {
+                    expected: Dtype::F32,
+                    got: Dtype::U32,
+                });
+            }
+        }
+        let mut dims = self.shape.dims().to_vec();
+        dims[1] += rows.shape.dims()[1];
+        self.shape = Shape::from(dims);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writing_never_changes_another_handle() {
+        let a = Tensor::f32(vec![1.0, 2.0], [2]);
+        let mut b = a.clone();
+        b.as_f32_mut().unwrap()[0] = 9.0;
+        assert_eq!(a.as_f32().unwrap(), [1.0, 2.0]);
+        assert_eq!(b.as_f32().unwrap(), [9.0, 2.0]);
+    }
+
+    #[test]
+    fn a_wrong_shape_is_named_with_both_shapes() {
+        let t = Tensor::zeros([2, 3]);
+        let error = t.dims::<3>("rope: x (B,T,C)").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "rope: x (B,T,C): expected 3 dimensions, got shape [2, 3]"
+        );
+        assert!(t.reshape("r", [7]).is_err());
+    }
+}
