@@ -12,4 +12,4 @@ pub use config::{Arch, ModelConfig};
 pub use llama::{Llama, Recompute};
 pub use lora::{LoraConfig, LoraTarget};
 pub use params::{Param, Params};
-pub use rope::{RopeConfig, RopeScaling};
+pub use rope::{RopeConfig, RopeError, RopeKind, RopeScaling};
