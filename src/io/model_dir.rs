@@ -13,6 +13,7 @@ use super::nearest::nearest;
 use super::safetensors::{SafetensorsFile, Storage, TensorView};
 use super::tokenizer::TextTokenizer;
 use crate::error::Result;
+use crate::model::llama::expected_tensors;
 use crate::model::ModelConfig;
 use crate::tensor::{Shape, Tensor};
 
@@ -26,41 +27,6 @@ pub const INDEX: &str = "model.safetensors.index.json";
 pub const EMBEDDING: &str = "model.embed_tokens.weight";
 /// The output projection, absent when tied.
 pub const LM_HEAD: &str = "lm_head.weight";
-
-/// Every tensor of a model with its shape, in the order they are loaded and written.
-pub fn expected_tensors(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
-    let [c, f, d] = [config.hidden, config.ffn, config.head_dim];
-    let (q, kv) = (config.heads * d, config.kv_heads * d);
-    let mut all = vec![(EMBEDDING.to_string(), vec![config.vocab, c])];
-    for i in 0..config.layers {
-        let mut add =
-            |name: &str, shape: Vec<usize>| all.push((format!("model.layers.{i}.{name}"), shape));
-        let mut linear = |name: &str, out: usize, inp: usize, bias: bool| {
-            add(&format!("{name}.weight"), vec![out, inp]);
-            if bias {
-                add(&format!("{name}.bias"), vec![out]);
-            }
-        };
-        linear("self_attn.q_proj", q, c, config.qkv_bias);
-        linear("self_attn.k_proj", kv, c, config.qkv_bias);
-        linear("self_attn.v_proj", kv, c, config.qkv_bias);
-        linear("self_attn.o_proj", c, q, config.o_bias);
-        linear("mlp.gate_proj", f, c, config.mlp_bias);
-        linear("mlp.up_proj", f, c, config.mlp_bias);
-        linear("mlp.down_proj", c, f, config.mlp_bias);
-        add("input_layernorm.weight", vec![c]);
-        add("post_attention_layernorm.weight", vec![c]);
-        if config.qk_norm {
-            add("self_attn.q_norm.weight", vec![d]);
-            add("self_attn.k_norm.weight", vec![d]);
-        }
-    }
-    all.push(("model.norm.weight".to_string(), vec![c]));
-    if !config.tied {
-        all.push((LM_HEAD.to_string(), vec![config.vocab, c]));
-    }
-    all
-}
 
 /// Buffers that old exports contain and that are computed here.
 fn is_ignored(name: &str) -> bool {
