@@ -78,12 +78,7 @@ impl RopeScaling {
 
     /// Llama 3.1's interpolation with its published band: kept below `original / 4`, interpolated above `original`.
     pub fn llama3(factor: f64, original: usize) -> Self {
-        RopeScaling::Llama3 {
-            factor,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original,
-        }
+        RopeScaling::Llama3 { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original }
     }
 
     /// The extension factor; 1 without rescaling.

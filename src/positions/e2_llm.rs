@@ -28,16 +28,10 @@ pub struct E2Llm {
 
 impl Method for E2Llm {
     const NAME: &'static str = "e2-llm";
-    const ABOUT: &'static str =
-        "E2-LLM: random interpolation scale per row, random offset per document";
+    const ABOUT: &'static str = "E2-LLM: random interpolation scale per row, random offset per document";
 
     fn from_args(args: &MethodArgs) -> Result<Self, MethodError> {
-        let &MethodArgs {
-            target,
-            context,
-            max_scale,
-            ..
-        } = args;
+        let &MethodArgs { target, context, max_scale, .. } = args;
         let max_scale = max_scale.unwrap_or_else(|| target.div_ceil(context));
         if max_scale == 0 {
             return Err(MethodError::Zero { what: "max-scale" });
@@ -62,17 +56,6 @@ impl PositionPlan for E2Llm {
         let offset = rng.between(0, window.saturating_sub(want));
         let passed = rng.between(0, slack(available, want));
         let sinks = want.min(SINKS);
-        Plan::from_chunks([
-            Chunk {
-                len: sinks,
-                skipped: 0,
-                passed,
-            },
-            Chunk {
-                len: want - sinks,
-                skipped: offset,
-                passed,
-            },
-        ])
+        Plan::from_chunks([Chunk { len: sinks, skipped: 0, passed }, Chunk { len: want - sinks, skipped: offset, passed }])
     }
 }

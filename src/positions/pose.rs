@@ -27,16 +27,9 @@ impl Method for Pose {
     const ABOUT: &'static str = "PoSE: chunks of a document with random skips between them";
 
     fn from_args(args: &MethodArgs) -> Result<Self, MethodError> {
-        let &MethodArgs {
-            target,
-            chunks,
-            seq_len,
-            ..
-        } = args;
+        let &MethodArgs { target, chunks, seq_len, .. } = args;
         match chunks {
-            0 => Err(MethodError::Zero {
-                what: "pose-chunks",
-            }),
+            0 => Err(MethodError::Zero { what: "pose-chunks" }),
             _ if chunks > seq_len => Err(MethodError::TooManyChunks { chunks, seq_len }),
             _ => Ok(Self { target, chunks }),
         }
@@ -56,17 +49,9 @@ impl PositionPlan for Pose {
                 skipped = rng.between(skipped, room);
                 passed = rng.between(passed, slack);
             }
-            let len = if left == 1 {
-                rest
-            } else {
-                rng.between(1, rest.div_ceil(left))
-            };
+            let len = if left == 1 { rest } else { rng.between(1, rest.div_ceil(left)) };
             rest -= len;
-            Chunk {
-                len,
-                skipped,
-                passed,
-            }
+            Chunk { len, skipped, passed }
         }))
     }
 }

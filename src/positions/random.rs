@@ -21,9 +21,7 @@ impl Method for RandPos {
     const ABOUT: &'static str = "RandPos: every position at random (a baseline that does badly)";
 
     fn from_args(args: &MethodArgs) -> Result<Self, MethodError> {
-        Ok(Self {
-            target: args.target,
-        })
+        Ok(Self { target: args.target })
     }
 }
 
@@ -42,9 +40,6 @@ impl PositionPlan for RandPos {
                 chosen.insert(last);
             }
         }
-        Plan {
-            tokens: iter::once(start..start + want).collect(),
-            positions: chosen.into_iter().map(position).collect(),
-        }
+        Plan { tokens: iter::once(start..start + want).collect(), positions: chosen.into_iter().map(position).collect() }
     }
 }

@@ -33,9 +33,7 @@ impl Method for Uniform {
     const ABOUT: &'static str = "PoSE with evenly trained distances, the longest included";
 
     fn from_args(args: &MethodArgs) -> Result<Self, MethodError> {
-        Ok(Self {
-            target: args.target,
-        })
+        Ok(Self { target: args.target })
     }
 }
 
@@ -55,17 +53,6 @@ impl PositionPlan for Uniform {
             (want / 2, rng.between(0, room))
         };
         let passed = rng.between(0, slack);
-        Plan::from_chunks([
-            Chunk {
-                len: want - last,
-                skipped: 0,
-                passed: 0,
-            },
-            Chunk {
-                len: last,
-                skipped,
-                passed,
-            },
-        ])
+        Plan::from_chunks([Chunk { len: want - last, skipped: 0, passed: 0 }, Chunk { len: last, skipped, passed }])
     }
 }

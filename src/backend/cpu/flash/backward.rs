@@ -5,11 +5,11 @@
 
 use rayon::prelude::*;
 
-use super::{Dims, KEYS, KeyRows, TILE, from_lanes, product, to_lanes};
 use super::tile::{GradStep, Mask};
-use crate::backend::cpu::vector::{axpy, dot};
+use super::{Dims, KEYS, KeyRows, TILE, from_lanes, product, to_lanes};
 use crate::backend::cpu::panel::{Init, LANE_STEP, Order};
 use crate::backend::cpu::scratch::Scratch;
+use crate::backend::cpu::vector::{axpy, dot};
 
 /// How the work and the scratch memory of one call are cut.
 struct Plan {
@@ -191,13 +191,7 @@ impl Space {
             product([len, TILE, head_dim], (v, v_row, Order::Rows), (&self.columns[1], TILE), (grads, TILE), Init::Zero);
             GradStep { scores, grads, lse: &lse, delta: &delta }.run();
             let at = first * width;
-            product(
-                [len, width, lanes],
-                (scores, TILE, Order::Rows),
-                (&self.rows[1], width),
-                (&mut dv[at..], width),
-                Init::Add,
-            );
+            product([len, width, lanes], (scores, TILE, Order::Rows), (&self.rows[1], width), (&mut dv[at..], width), Init::Add);
             product([len, width, lanes], (grads, TILE, Order::Rows), (&self.rows[0], width), (&mut dk[at..], width), Init::Add);
             product([head_dim, TILE, len], (k, k_row, Order::Columns), (grads, TILE), (dq, TILE), Init::Add);
         }
