@@ -127,7 +127,7 @@ fn small_heads_match_the_published_vectors() {
     };
     let base = || plain(10000.0);
     #[rustfmt::skip]
-    let table = [
+    let table: [(_, _, f64, [f64; 8]); 7] = [
         ("default", base(), 1.0,
             [1., 0.316227764, 0.1, 0.0316227786, 0.01, 0.00316227786, 0.001, 3.16227786e-4]),
         ("linear", scaled(1e4, RopeScaling::Linear { factor: 4.0 }), 1.0,
@@ -145,11 +145,16 @@ fn small_heads_match_the_published_vectors() {
     ];
     for (name, config, attention_factor, want) in table {
         let freqs = config.freqs(16, 2048, 8192);
-        close(name, &freqs.inv_freq, &want, relative(1e-6));
+        close(
+            name,
+            &freqs.inv_freq,
+            &want.map(|w| w as f32),
+            relative(1e-6),
+        );
         close(
             name,
             &[freqs.attention_factor],
-            &[attention_factor],
+            &[attention_factor as f32],
             relative(1e-6),
         );
     }
