@@ -62,7 +62,7 @@ pub enum RopeScaling {
 }
 
 impl RopeScaling {
-    /// YaRN with the paper's constants (arXiv 2309.00071, section 3.2: α = 1, β = 32) and the derived attention factor.
+    /// YaRN with the paper's constants (arXiv 2309.00071: α = 1, β = 32) and the derived attention factor.
     pub fn yarn(factor: f64, original: usize) -> Self {
         RopeScaling::Yarn {
             factor,

@@ -1,8 +1,8 @@
-//! E²-LLM (Liu et al., arXiv 2401.06951, section 4): random interpolation scales and offsets on one short context.
+//! E²-LLM (Liu et al., arXiv 2401.06951, section 4, eq. 4 to 8): random interpolation scales and offsets on one short context.
 //!
-//! scale      `g ~ U{1 .. G_max}` per training row (eq. 6); every position is divided by it
-//! offset     `t ~ U{0 .. max(0, g·L0 − n)}` per document (eq. 7)
-//! positions  `m` for the first four tokens, `m + t` for the rest (eq. 8), kept as integers: the rotation divides by `g`
+//! - scale: `g ~ U{1 .. G_max}` per training row; every position is divided by it
+//! - offset: `t ~ U{0 .. max(0, g·L0 − n)}` per document
+//! - positions: `m` for the first four tokens, `m + t` for the rest, kept as integers: the rotation divides by `g`
 //!
 //! The first four tokens stay put because attention dumps its surplus there (the paper's reason). Content: a window of
 //! the document at a uniformly random offset. Where the paper is silent: `g` is drawn per row, not per iteration, and a

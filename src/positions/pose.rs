@@ -1,10 +1,10 @@
-//! PoSE, positional skip-wise training (Zhu et al., arXiv 2309.10400, section 3.2).
+//! PoSE, positional skip-wise training (Zhu et al., arXiv 2309.10400, section 3).
 //!
 //! A row is cut into `N` chunks of lengths `l_i`; chunk `i` skips `u_i` positions and `v_i` document tokens:
 //!
-//! positions  `u_0 = 0`, `u_i ~ U{u_{i−1} .. T−n}`        (eq. 2 and 3)
-//! content    `v_0 = 0`, `v_i ~ U{v_{i−1} .. available−n}` (section 3.2, "text content")
-//! lengths    `l_i ~ U{1 .. ceil(rest / chunks left)}`, the last chunk takes the rest
+//! - positions: `u_0 = 0`, `u_i ~ U{u_{i−1} .. T−n}`
+//! - content: `v_0 = 0`, `v_i ~ U{v_{i−1} .. available−n}`
+//! - lengths: `l_i ~ U{1 .. ceil(rest / chunks left)}`, the last chunk takes the rest
 //!
 //! The paper leaves the lengths open. Two chunks follow the released code: `l_0 ~ U{1 .. (n+1)/2}`, so that the far
 //! chunk is the longer one; the rule above is its extension to more. As in the code, the first chunk starts both the

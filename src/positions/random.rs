@@ -1,4 +1,4 @@
-//! RandPos (Ruoss et al., arXiv 2305.16843, section 3), the baseline of PoSE's Table 1: all positions at random.
+//! RandPos (Ruoss et al., arXiv 2305.16843), the baseline of PoSE's Table 1: all positions at random.
 //!
 //! Positions: a sorted sample without replacement of `want` out of `0..target`. Locality is lost, and with it quality
 //! (perplexity above 11 where PoSE has 4.8); it is here to show that. Content: a window at a uniformly random offset.

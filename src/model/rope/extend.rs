@@ -138,12 +138,12 @@ impl RopeConfig {
     /// The rotation for `target` tokens on a model of `original_context` (`max_position_embeddings`) tokens, with
     /// `s = target / original_context`.
     ///
-    /// keep      unchanged, whatever the target
-    /// linear    factor `s`; over linear the factors multiply
-    /// ntk       `theta·s^(d/(d−2))`, no scaling
-    /// yarn      factor `target / original`; `original` is the base's own when it has one, else `original_context`
-    /// llama3    factor `s`, band 1 to 4; over llama3 its factor times `s`, band and `original` kept
-    /// theta:V   that base, no scaling
+    /// - keep: unchanged, whatever the target
+    /// - linear: factor `s`; over linear the factors multiply
+    /// - ntk: `theta·s^(d/(d−2))`, no scaling
+    /// - yarn: factor `target / original`; `original` is the base's own when it has one, else `original_context`
+    /// - llama3: factor `s`, band 1 to 4; over llama3 its factor times `s`, band and `original` kept
+    /// - theta:V: that base, no scaling
     ///
     /// Dynamic scaling counts as none: it leaves angles within the context alone. A base YaRN's explicit attention
     /// factor is kept only when it differs from what its factor implies, so that the usual redundant one follows the

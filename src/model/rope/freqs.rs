@@ -11,11 +11,11 @@ use crate::ops::rope::RopeFreqs;
 impl RopeConfig {
     /// Inverse frequencies `θ_j`, `j = 0..head_dim/2`, and the factor on cos and sin.
     ///
-    /// default  `θ_j = theta^(−2j/d)` (RoFormer, arXiv 2104.09864, eq. 15)
-    /// linear   `θ_j / factor` (position interpolation, arXiv 2306.15595, eq. 4)
-    /// dynamic  the default at `theta·(factor·n/L0 − (factor−1))^(d/(d−2))` with `n = max(seq_len, context)`
-    /// yarn     see [`yarn`] (arXiv 2309.00071, section 3.2)
-    /// llama3   see [`llama3`] (Llama 3.1's reference code; no paper states it)
+    /// - default: `θ_j = theta^(−2j/d)` (RoFormer, arXiv 2104.09864, section 3)
+    /// - linear: `θ_j / factor` (position interpolation, arXiv 2306.15595)
+    /// - dynamic: the default at `theta·(factor·n/L0 − (factor−1))^(d/(d−2))` with `n = max(seq_len, context)`
+    /// - yarn: NTK-by-parts, a blend of kept and divided frequencies (arXiv 2309.00071, section 3)
+    /// - llama3: the same idea over wavelengths (Llama 3.1's reference code; no paper states it)
     ///
     /// `context` is `max_position_embeddings` and `seq_len` the length in use (largest position + 1); only dynamic
     /// looks at either.
@@ -40,7 +40,7 @@ impl RopeConfig {
 }
 
 impl RopeScaling {
-    /// The factor on cos and sin. YaRN (eq. 22, and DeepSeek's `mscale` generalisation of it): the stated one, else
+    /// The factor on cos and sin. YaRN (section 3, with DeepSeek's `mscale` generalisation): the stated one, else
     /// `m(mscale) / m(mscale_all_dim)` when both are given and not zero, else `m(1)`, with `m(k) = 0.1·k·ln(factor) + 1`
     /// for factors above 1. Every other variant: 1.
     pub fn attention_factor(&self) -> f64 {
