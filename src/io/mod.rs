@@ -1,5 +1,7 @@
 //! Formats and folders.
 
+pub mod mmap;
+
 use crate::error::{Explain, Explanation};
 
 /// A model, tokenizer or adapter folder that cannot be used.
