@@ -1,14 +1,14 @@
 //! Text that was tokenised once and stays so: a memory-mapped cache keyed by everything that decides its content.
 
-use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rayon::prelude::*;
 
 use crate::data::encode::{Encode, Specials};
 use crate::data::error::DataError;
-use crate::data::source::{Columns, Document, SkipReason, SkipReport, Sources};
+use crate::data::skip::{SkipReason, SkipReport};
+use crate::data::source::{Columns, Document, Sources};
 use crate::data::token_file::{Entry, Opened, TokenFile, TokenWriter, VERSION};
 use crate::error::{IoContext, Result};
 
@@ -53,32 +53,6 @@ pub struct CorpusOptions {
     pub cache: Vec<PathBuf>,
 }
 
-/// Folders to try for the cache: the one `asked` for and no other, or else `$LTRAIN_CACHE`, the user's cache folder, and
-/// the run's own folder.
-pub fn cache_folders(
-    asked: Option<&Path>,
-    env: &dyn Fn(&str) -> Option<OsString>,
-    run: &Path,
-) -> Vec<PathBuf> {
-    let var = |name| env(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    if let Some(folder) = asked.map(Path::to_path_buf).or_else(|| var("LTRAIN_CACHE")) {
-        return vec![folder];
-    }
-    let home = var("HOME").map(|home| {
-        home.join(if cfg!(target_os = "macos") {
-            "Library/Caches"
-        } else {
-            ".cache"
-        })
-    });
-    // The XDG specification: a relative path is to be ignored.
-    let user = var("XDG_CACHE_HOME").filter(|p| p.is_absolute()).or(home);
-    user.map(|folder| folder.join("ltrain"))
-        .into_iter()
-        .chain([run.join("cache")])
-        .collect()
-}
-
 #[derive(Debug)]
 enum Storage {
     Memory { tokens: Vec<u32>, table: Vec<Entry> },
@@ -110,35 +84,30 @@ impl Corpus {
     ) -> Result<Self> {
         let hash = sources.hash()?;
         let name = format!("{}.tokens", key(hash, encode, options));
-        let folder = writable(&options.cache)?;
-        let path = folder.join(name);
-        let cache = match TokenFile::open(&path)? {
-            Opened::Good(file) => {
-                if let Ok(skipped) = serde_json::from_slice(file.meta()) {
-                    let storage = Storage::Mapped(file);
-                    return Ok(Self::new(
-                        storage,
-                        options.specials,
-                        skipped,
-                        CacheUse::Hit(path),
-                    ));
-                }
-                let why = "damaged meta data";
-                CacheUse::Rebuilt {
-                    path: path.clone(),
-                    why,
-                }
+        let mut damage = None;
+        for path in options.cache.iter().map(|folder| folder.join(&name)) {
+            match TokenFile::open(&path)? {
+                Opened::Missing => {}
+                Opened::Damaged(why) => damage = damage.or(Some(why)),
+                Opened::Good(file) => match serde_json::from_slice(file.meta()) {
+                    Ok(skipped) => {
+                        let storage = Storage::Mapped(file);
+                        return Ok(Self::new(
+                            storage,
+                            options.specials,
+                            skipped,
+                            CacheUse::Hit(path),
+                        ));
+                    }
+                    Err(_) => damage = damage.or(Some("damaged list of skipped documents")),
+                },
             }
-            Opened::Missing => CacheUse::Built(path.clone()),
-            Opened::Damaged(why) => CacheUse::Rebuilt {
-                path: path.clone(),
-                why,
-            },
-        };
+        }
+        let (path, writer) = create(&options.cache, &name)?;
         let mut builder = Builder {
             encode,
             specials: options.specials,
-            writer: TokenWriter::create(&path)?,
+            writer,
             skipped: SkipReport::default(),
             waiting: Vec::new(),
             waiting_bytes: 0,
@@ -166,15 +135,15 @@ impl Corpus {
         }
         let meta = serde_json::to_vec(&skipped).expect("skip report: string keys and counts");
         builder.writer.finish(&path, &meta)?;
-        match TokenFile::open(&path)? {
-            Opened::Good(file) => Ok(Self::new(
-                Storage::Mapped(file),
-                options.specials,
-                skipped,
-                cache,
-            )),
-            Opened::Missing | Opened::Damaged(_) => Err(DataError::Cache { path }.into()),
-        }
+        let Opened::Good(file) = TokenFile::open(&path)? else {
+            return Err(DataError::Cache { path }.into());
+        };
+        let cache = match damage {
+            Some(why) => CacheUse::Rebuilt { path, why },
+            None => CacheUse::Built(path),
+        };
+        let storage = Storage::Mapped(file);
+        Ok(Self::new(storage, options.specials, skipped, cache))
     }
 
     /// Tokenises texts that are in memory already, and keeps them there.
@@ -280,16 +249,14 @@ fn key(content: blake3::Hash, encode: &dyn Encode, options: &CorpusOptions) -> b
     hash.finalize()
 }
 
-/// The first folder that exists or can be made, and takes files.
-fn writable(folders: &[PathBuf]) -> Result<&Path> {
+/// Begins the cache file in the first folder that takes it.
+fn create(folders: &[PathBuf], name: &str) -> Result<(PathBuf, TokenWriter)> {
     let mut refusal = None;
     for folder in folders {
-        let probe = folder.join(format!(".probe-{}", std::process::id()));
-        let tried = fs::create_dir_all(folder)
-            .and_then(|()| fs::write(&probe, b""))
-            .and_then(|()| fs::remove_file(&probe));
-        match tried.context("create", folder) {
-            Ok(()) => return Ok(folder),
+        let path = folder.join(name);
+        let made = fs::create_dir_all(folder).context("create", folder);
+        match made.and_then(|()| TokenWriter::create(&path)) {
+            Ok(writer) => return Ok((path, writer)),
             Err(e) => refusal = refusal.or(Some(e)),
         }
     }

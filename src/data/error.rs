@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::data::rows::Packing;
-use crate::data::source::SkipReport;
+use crate::data::skip::SkipReport;
 use crate::error::{Explain, Explanation};
 use crate::units::{format_count, format_length};
 
@@ -63,7 +63,7 @@ pub enum DataError {
         what: NotText,
     },
     /// A line of a .jsonl file that does not parse.
-    #[error("row {row} of {} is not valid JSON (column {column}): {reason}", path.display())]
+    #[error("line {row} of {} is not valid JSON (column {column}): {reason}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
@@ -205,12 +205,8 @@ impl Explain for DataError {
                 NotText::Wide => format!("convert it: iconv -f UTF-16 -t UTF-8 {path:?} > utf8.txt"),
                 NotText::Encoding => format!("convert it, for example: iconv -f WINDOWS-1252 -t UTF-8 {path:?} > utf8.txt"),
             }),
-            Self::Json { row, .. } => {
-                let cut = "a line was probably cut in two: every row of a .jsonl file is one whole JSON object";
-                Explanation::new("E322")
-                    .fact(format!("line {row}"))
-                    .help(cut)
-            }
+            Self::Json { .. } => Explanation::new("E322")
+                .help("every line of a .jsonl file is one whole JSON object; this one may have been cut in two"),
             Self::NotObject { .. } => Explanation::new("E322")
                 .help(r#"every row of a .jsonl file is one JSON object, such as {"text": "…"}"#),
             Self::NoField { suggestion, .. } => {

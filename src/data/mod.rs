@@ -3,11 +3,13 @@
 
 pub mod attend;
 pub mod batch;
+pub mod cache_folder;
 pub mod corpus;
 pub mod encode;
 mod error;
 pub mod prefetch;
 pub mod rows;
+pub mod skip;
 pub mod source;
 pub mod split;
 mod token_file;
@@ -19,5 +21,6 @@ pub use encode::{Encode, Specials};
 pub use error::{DataError, NotText};
 pub use prefetch::Prefetch;
 pub use rows::{Packing, RowOptions, RowSet};
-pub use source::{Columns, SkipReason, SkipReport, Sources};
+pub use skip::{SkipReason, SkipReport};
+pub use source::{Columns, Sources};
 pub use split::{DocPart, Holdout, Split};

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::data::corpus::Corpus;
 use crate::data::error::DataError;
-use crate::data::source::{SkipReason, SkipReport};
+use crate::data::skip::{SkipReason, SkipReport};
 use crate::data::split::DocPart;
 use crate::error::Result;
 use crate::rng::{Rng, Stream};
@@ -35,7 +35,7 @@ pub struct RowOptions {
     /// Tokens in a row; at least 2.
     pub seq_len: usize,
     /// The most tokens of a document that one row's plan may choose from. A method that keeps text contiguous wants
-    /// `seq_len` here, so that its rows tile the document.
+    /// `seq_len` here, so that its rows tile the document. Less than `seq_len` means `seq_len`.
     pub span: usize,
     /// What becomes of short documents.
     pub packing: Packing,

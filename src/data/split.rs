@@ -76,7 +76,7 @@ impl Split {
     ///
     /// Where a single document is more than 5 % of all tokens, the end of the longest document is held back instead of a
     /// whole one: `min_tail` tokens, so that a long context can be measured, or the share asked for if that is more, but at
-    /// most a tenth of the document.
+    /// most a tenth of the document. Of a handful of tokens nothing is held back.
     ///
     /// # Errors
     /// [`DataError::Holdout`] when [`Holdout::Docs`] leaves nothing to train on.
@@ -86,7 +86,7 @@ impl Split {
         by_hash.sort_unstable();
         let different = by_hash.chunk_by(|a, b| a.0 == b.0).count();
         let (wanted, share) = match holdout {
-            Holdout::None => return Ok(Self::whole(corpus, |_| false)),
+            Holdout::None | Holdout::Docs(0) => return Ok(Self::whole(corpus, |_| false)),
             Holdout::Docs(n) if different > 1 && n >= different => {
                 return Err(DataError::Holdout {
                     asked: n,
@@ -96,8 +96,8 @@ impl Split {
             }
             Holdout::Docs(n) => (n, 0.01),
             Holdout::Share(share) => {
-                let n = (share * docs as f64).round() as usize;
-                (n.clamp(1, MAX_DOCS), share)
+                let n = (share * different as f64).round() as usize;
+                (n.min(MAX_DOCS).min(different - 1).max(1), share)
             }
         };
         let chosen: Vec<usize> = by_hash

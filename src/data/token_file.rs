@@ -134,7 +134,9 @@ impl TokenFile {
     /// Opens and checks the file at `path`, every byte of it.
     pub fn open(path: &Path) -> Result<Opened> {
         match fs::metadata(path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Opened::Missing),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(Opened::Missing);
+            }
             found => found.context("read", path)?,
         };
         let map = Mapping::open(path)?;

@@ -19,7 +19,7 @@ impl PositionPlan for Straight {
     }
     fn plan(&self, _: usize, want: usize, _: f32, _: &mut Rng) -> Plan {
         Plan {
-            tokens: vec![0..want],
+            tokens: std::iter::once(0..want).collect(),
             positions: (0..want as u32).collect(),
         }
     }

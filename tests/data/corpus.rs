@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use ltrain::data::corpus::cache_folders;
+use ltrain::data::cache_folder::cache_folders;
 use ltrain::data::{
     CacheUse, Columns, Corpus, CorpusOptions, Encode, Progress, SkipReason, Sources, Specials,
 };

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use ltrain::data::{Corpus, Packing, RowOptions, RowSet, SkipReason, Specials};
 
 use super::{BOS, BOTH, NEITHER, corpus, told, whole};
@@ -187,4 +189,38 @@ fn the_order_is_a_permutation_of_its_own_in_every_epoch() {
     assert_ne!(order(1, 0), order(1, 1));
     assert_ne!(order(1, 0), order(2, 0));
     assert_eq!(order(1, 0), order(1, 0));
+}
+
+proptest! {
+    #[test]
+    fn any_corpus_gives_full_rows_that_reach_every_token(
+        lengths in prop::collection::vec(1usize..200, 1..40),
+        seq_len in 2usize..90,
+        more in 0usize..400,
+        bos: bool,
+        pack: bool,
+    ) {
+        let specials = if bos { BOTH } else { NEITHER };
+        let corpus = corpus(specials, &lengths);
+        let packing = if pack { Packing::On } else { Packing::Off };
+        let fits = |i: &usize| pack || corpus.doc(*i).len() >= seq_len;
+        let expected: usize = (0..corpus.docs()).filter(fits).map(|i| corpus.doc(i).len()).sum();
+        let options = RowOptions { seq_len, span: seq_len + more, packing };
+        let set = RowSet::new(Arc::clone(&corpus), &whole(&corpus), options);
+        if expected < seq_len {
+            prop_assert!(set.is_err());
+            return Ok(());
+        }
+        let set = set.unwrap();
+        for i in all_rows(&set) {
+            let slots = set.row(i);
+            prop_assert_eq!(slots.iter().map(|s| s.want).sum::<usize>(), seq_len);
+            for slot in slots {
+                prop_assert!(0 < slot.want && slot.want <= slot.piece.len());
+                prop_assert!(slot.piece.len() <= seq_len + more);
+                prop_assert!(!bos || slot.piece.token(&corpus, 0) == BOS);
+            }
+        }
+        prop_assert_eq!(reachable(&set).len(), expected);
+    }
 }

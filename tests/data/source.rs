@@ -143,7 +143,7 @@ fn a_syntax_error_has_its_row_and_column() {
         "a.jsonl",
     );
     assert!(
-        what.starts_with("row 3 of ") && what.contains("a.jsonl"),
+        what.starts_with("line 3 of ") && what.contains("a.jsonl"),
         "{what}"
     );
     assert!(

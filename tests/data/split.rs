@@ -35,7 +35,7 @@ fn sides_are_disjoint_and_cover_everything() {
         &[17; 500],
         &[5, 5, 5, 4000],
     ] {
-        for holdout in ["none", "1%", "30%", "1"] {
+        for holdout in ["none", "1%", "30%", "99%", "1"] {
             // The same lengths give different texts, so that nothing is a copy.
             let corpus = corpus(BOTH, lengths);
             let split = Split::new(&corpus, holdout.parse().unwrap(), 0).unwrap();
