@@ -227,7 +227,7 @@ impl Explain for DataError {
             }
             Self::Changed => Explanation::new("E327")
                 .help("run the same command again once nothing writes to the files any more"),
-            Self::Cache { .. } => Explanation::new("E603")
+            Self::Cache { .. } => Explanation::new("E620")
                 .help("another program may be writing to the cache folder; choose another one with --cache DIR"),
             Self::TooShort { longest, total, packing, .. } => Explanation::new("E304").help(match packing {
                 Packing::Off => format!(
