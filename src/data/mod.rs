@@ -1,6 +1,7 @@
 //! From files to batches.
 
 pub mod batch;
+pub mod synthetic;
 
 pub use batch::Batch;
 
