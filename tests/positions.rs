@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use ltrain::error::Explain;
 use ltrain::positions::{
-    Coverage, E2Llm, MethodArgs, MethodError, Natural, Plan, Pose, PositionPlan, RandPos, Uniform,
-    build, names,
+    Coverage, E2Llm, MethodArgs, MethodError, Natural, Plan, Pose, PositionPlan, RandPos, Uniform, build, names,
 };
 use ltrain::rng::{Rng, Stream};
 use proptest::prelude::*;
@@ -13,30 +12,16 @@ use proptest::prelude::*;
 /// Any method, for lengths that may work together.
 fn any_method() -> impl Strategy<Value = (Arc<dyn PositionPlan>, MethodArgs)> {
     let names: Vec<&'static str> = names().collect();
-    (
-        proptest::sample::select(names),
-        1usize..300,
-        1usize..12,
-        1usize..400,
-        1usize..6,
-    )
-        .prop_map(|(name, seq_len, factor, context, chunks)| {
-            let args = MethodArgs {
-                chunks: chunks.min(seq_len),
-                ..MethodArgs::new(seq_len * factor, context, seq_len)
-            };
+    (proptest::sample::select(names), 1usize..300, 1usize..12, 1usize..400, 1usize..6).prop_map(
+        |(name, seq_len, factor, context, chunks)| {
+            let args = MethodArgs { chunks: chunks.min(seq_len), ..MethodArgs::new(seq_len * factor, context, seq_len) };
             (build(name, &args).unwrap(), args)
-        })
+        },
+    )
 }
 
 /// The row's scale and plan, as training draws them.
-fn draw(
-    method: &dyn PositionPlan,
-    available: usize,
-    want: usize,
-    seed: u64,
-    row: u64,
-) -> (f32, Plan) {
+fn draw(method: &dyn PositionPlan, available: usize, want: usize, seed: u64, row: u64) -> (f32, Plan) {
     let mut rng = Rng::at(seed, Stream::Positions, row);
     let scale = method.rope_scale(&mut rng);
     (scale, method.plan(available, want, scale, &mut rng))
@@ -113,26 +98,17 @@ fn rows_differ_from_each_other() {
     let args = MethodArgs::new(4096, 512, 256);
     for name in names() {
         let method = build(name, &args).unwrap();
-        let plans: Vec<_> = (0..20)
-            .map(|row| draw(&*method, 5000, 256, 1, row))
-            .collect();
+        let plans: Vec<_> = (0..20).map(|row| draw(&*method, 5000, 256, 1, row)).collect();
         let distinct = (1..20).filter(|&i| !plans[..i].contains(&plans[i])).count();
         assert!(distinct >= 15, "{name}: only {distinct} of 19 rows are new");
-        assert_ne!(
-            draw(&*method, 5000, 256, 2, 0),
-            plans[0],
-            "{name}: the seed changes nothing"
-        );
+        assert_ne!(draw(&*method, 5000, 256, 2, 0), plans[0], "{name}: the seed changes nothing");
     }
 }
 
 #[test]
 fn an_unknown_method_is_answered_with_the_list() {
     let error = build("pos", &MethodArgs::new(2048, 256, 256)).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "--positions: expected one of natural, pose, random, e2-llm, uniform, got \"pos\""
-    );
+    assert_eq!(error.to_string(), "--positions: expected one of natural, pose, random, e2-llm, uniform, got \"pos\"");
     assert_eq!(error.explain().exit_code(), 2);
 }
 
@@ -141,89 +117,29 @@ fn lengths_that_cannot_work_together_are_refused_when_the_method_is_built() {
     let args = MethodArgs::new(2048, 256, 256);
     for name in names() {
         assert_eq!(
-            build(
-                name,
-                &MethodArgs {
-                    seq_len: 4096,
-                    ..args
-                }
-            )
-            .unwrap_err(),
-            MethodError::RowTooLong {
-                seq_len: 4096,
-                target: 2048
-            }
+            build(name, &MethodArgs { seq_len: 4096, ..args }).unwrap_err(),
+            MethodError::RowTooLong { seq_len: 4096, target: 2048 }
         );
-        assert_eq!(
-            build(name, &MethodArgs { context: 0, ..args }).unwrap_err(),
-            MethodError::Zero { what: "context" }
-        );
+        assert_eq!(build(name, &MethodArgs { context: 0, ..args }).unwrap_err(), MethodError::Zero { what: "context" });
         let far = 1 << 33;
-        assert_eq!(
-            build(
-                name,
-                &MethodArgs {
-                    target: far,
-                    ..args
-                }
-            )
-            .unwrap_err(),
-            MethodError::TooFar { end: far }
-        );
+        assert_eq!(build(name, &MethodArgs { target: far, ..args }).unwrap_err(), MethodError::TooFar { end: far });
     }
     assert_eq!(
-        build(
-            "pose",
-            &MethodArgs {
-                chunks: 257,
-                ..args
-            }
-        )
-        .unwrap_err(),
-        MethodError::TooManyChunks {
-            chunks: 257,
-            seq_len: 256
-        }
+        build("pose", &MethodArgs { chunks: 257, ..args }).unwrap_err(),
+        MethodError::TooManyChunks { chunks: 257, seq_len: 256 }
     );
     assert!(build("pose", &MethodArgs { chunks: 0, ..args }).is_err());
-    assert!(
-        build(
-            "e2-llm",
-            &MethodArgs {
-                max_scale: Some(0),
-                ..args
-            }
-        )
-        .is_err()
-    );
-    assert!(
-        build(
-            "e2-llm",
-            &MethodArgs {
-                max_scale: Some(1 << 31),
-                ..args
-            }
-        )
-        .is_err()
-    );
+    assert!(build("e2-llm", &MethodArgs { max_scale: Some(0), ..args }).is_err());
+    assert!(build("e2-llm", &MethodArgs { max_scale: Some(1 << 31), ..args }).is_err());
 }
 
 /// χ² of `counts` against equal expectations stays below its mean plus five standard deviations.
 fn uniform_counts(what: &str, counts: &[u32]) {
     let expected = f64::from(counts.iter().sum::<u32>()) / counts.len() as f64;
-    let chi2: f64 = counts
-        .iter()
-        .map(|&c| (f64::from(c) - expected).powi(2) / expected)
-        .sum();
+    let chi2: f64 = counts.iter().map(|&c| (f64::from(c) - expected).powi(2) / expected).sum();
     let df = (counts.len() - 1) as f64;
-    assert!(
-        chi2 < df + 5.0 * (2.0 * df).sqrt(),
-        "{what}: χ² = {chi2:.1} with {df} degrees"
-    );
-    assert!(
-        chi2 > df - 5.0 * (2.0 * df).sqrt(),
-        "{what}: χ² = {chi2:.1} is too good"
-    );
+    assert!(chi2 < df + 5.0 * (2.0 * df).sqrt(), "{what}: χ² = {chi2:.1} with {df} degrees");
+    assert!(chi2 > df - 5.0 * (2.0 * df).sqrt(), "{what}: χ² = {chi2:.1} is too good");
 }
 
 #[test]
@@ -244,10 +160,7 @@ fn pose_draws_skips_lengths_and_content_uniformly() {
 
 #[test]
 fn e2_llm_draws_scales_and_offsets_uniformly() {
-    let e2 = E2Llm {
-        context: 16,
-        max_scale: 5,
-    };
+    let e2 = E2Llm { context: 16, max_scale: 5 };
     let (mut scales, mut offsets) = ([0; 5], [0; 39]);
     for row in 0..100_000 {
         let (scale, plan) = draw(&e2, 10, 10, 4, row);
@@ -272,10 +185,7 @@ fn random_positions_are_an_even_sample() {
     }
     // Without replacement each count is binomial(40000, 11/37): sigma = 91.
     let expected = 40_000 * want as u32 / target as u32;
-    assert!(
-        counts.iter().all(|c| c.abs_diff(expected) < 5 * 91),
-        "{counts:?}"
-    );
+    assert!(counts.iter().all(|c| c.abs_diff(expected) < 5 * 91), "{counts:?}");
 }
 
 #[test]
@@ -294,35 +204,9 @@ fn natural_windows_start_anywhere_in_the_document() {
 fn coverage_counts_exactly() {
     let rows: Vec<Vec<u32>> = (0..60)
         .map(|row| match row % 4 {
-            0 => {
-                draw(
-                    &Pose {
-                        target: 200,
-                        chunks: 4,
-                    },
-                    40,
-                    33,
-                    7,
-                    row,
-                )
-                .1
-                .positions
-            }
+            0 => draw(&Pose { target: 200, chunks: 4 }, 40, 33, 7, row).1.positions,
             1 => draw(&RandPos { target: 200 }, 40, 29, 7, row).1.positions,
-            2 => {
-                draw(
-                    &E2Llm {
-                        context: 50,
-                        max_scale: 5,
-                    },
-                    40,
-                    31,
-                    7,
-                    row,
-                )
-                .1
-                .positions
-            }
+            2 => draw(&E2Llm { context: 50, max_scale: 5 }, 40, 31, 7, row).1.positions,
             _ => vec![row as u32],
         })
         .collect();
@@ -341,19 +225,13 @@ fn coverage_counts_exactly() {
                 far += f64::from(u8::from(distance >= 100));
             }
         }
-        hit.iter()
-            .zip(&mut covered)
-            .for_each(|(&hit, c)| *c += f64::from(u8::from(hit)));
+        hit.iter().zip(&mut covered).for_each(|(&hit, c)| *c += f64::from(u8::from(hit)));
     }
     let buckets = coverage.buckets();
     assert_eq!(coverage.rows(), 60);
     assert_eq!(buckets.len(), 29);
     assert_eq!((buckets[0].distance_lo, buckets[0].distance_hi), (1, 7));
-    assert!(
-        buckets
-            .windows(2)
-            .all(|w| w[0].distance_hi == w[1].distance_lo)
-    );
+    assert!(buckets.windows(2).all(|w| w[0].distance_hi == w[1].distance_lo));
     for (i, bucket) in buckets.iter().enumerate() {
         assert_eq!(bucket.pairs, pairs[i], "{bucket:?}");
         assert_eq!(bucket.covered_rows, covered[i] / 60.0, "{bucket:?}");
@@ -364,13 +242,7 @@ fn coverage_counts_exactly() {
     assert_eq!(Coverage::new(200, 30).share_beyond(1), 0.0);
 }
 
-fn run_of(
-    method: &dyn PositionPlan,
-    target: usize,
-    want: usize,
-    buckets: usize,
-    rows: u64,
-) -> Coverage {
+fn run_of(method: &dyn PositionPlan, target: usize, want: usize, buckets: usize, rows: u64) -> Coverage {
     let mut coverage = Coverage::new(target, buckets);
     for row in 0..rows {
         coverage.add(&draw(method, want, want, 8, row).1.positions);
@@ -382,16 +254,7 @@ fn run_of(
 #[test]
 fn pose_covers_far_distances_as_its_closed_form_says() {
     let (r, t, rows) = (2048, 16384, 20_000);
-    let coverage = run_of(
-        &Pose {
-            target: t,
-            chunks: 2,
-        },
-        t,
-        r,
-        t,
-        rows,
-    );
+    let coverage = run_of(&Pose { target: t, chunks: 2 }, t, r, t, rows);
     let buckets = coverage.buckets();
     let middle = &buckets[r..=t - r];
     // A row's cut and skip decide all of its distances together: 20,000 rows put 0.25 % on a single distance's 14.3 %,
@@ -406,15 +269,8 @@ fn pose_covers_far_distances_as_its_closed_form_says() {
     assert!((pairs - 48.8).abs() < 1.0, "pairs {pairs}");
     // And the tail falls linearly: (T−D)/(T−R+1).
     let tail = buckets[t - 1000].covered_rows;
-    assert!(
-        (tail - 1000.0 / 14337.0).abs() < 5.0 * 0.0018,
-        "tail {tail}"
-    );
-    assert!(
-        (coverage.share_beyond(r) - 0.31).abs() < 0.01,
-        "{}",
-        coverage.share_beyond(r)
-    );
+    assert!((tail - 1000.0 / 14337.0).abs() < 5.0 * 0.0018, "tail {tail}");
+    assert!((coverage.share_beyond(r) - 0.31).abs() < 0.01, "{}", coverage.share_beyond(r));
 }
 
 /// (far mean pairs per row, their coefficient of variation, density at T − R/16 relative to the mean), far being
@@ -422,32 +278,19 @@ fn pose_covers_far_distances_as_its_closed_form_says() {
 fn far_statistics(method: &dyn PositionPlan) -> (f64, f64, f64) {
     let (r, t, rows) = (256, 2048, 200_000);
     let buckets = run_of(method, t, r, t, rows).buckets();
-    let far: Vec<f64> = buckets[r..t - r / 32]
-        .iter()
-        .map(|b| b.pairs / rows as f64)
-        .collect();
+    let far: Vec<f64> = buckets[r..t - r / 32].iter().map(|b| b.pairs / rows as f64).collect();
     let mean = far.iter().sum::<f64>() / far.len() as f64;
     let variance = far.iter().map(|p| (p - mean).powi(2)).sum::<f64>() / far.len() as f64;
-    (
-        mean,
-        variance.sqrt() / mean,
-        buckets[t - r / 16].pairs / rows as f64 / mean,
-    )
+    (mean, variance.sqrt() / mean, buckets[t - r / 16].pairs / rows as f64 / mean)
 }
 
 #[test]
 fn uniform_trains_far_distances_more_and_more_evenly_than_pose() {
     let (t, tolerance) = (2048, 0.02);
     let near = |what: &str, got: f64, want: f64| {
-        assert!(
-            (got - want).abs() < tolerance * want + 0.005,
-            "{what}: {got:.4} vs {want}"
-        );
+        assert!((got - want).abs() < tolerance * want + 0.005, "{what}: {got:.4} vs {want}");
     };
-    let (mean, cv, end) = far_statistics(&Pose {
-        target: t,
-        chunks: 2,
-    });
+    let (mean, cv, end) = far_statistics(&Pose { target: t, chunks: 2 });
     near("pose: pairs", mean, 5.72);
     near("pose: variation", cv, 0.224);
     near("pose: end", end, 0.01);

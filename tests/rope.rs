@@ -16,10 +16,7 @@ fn close(what: &str, got: &[f32], want: &[f32], allowed: impl Fn(f32) -> f32) {
     assert_eq!(got.len(), want.len(), "{what}: length");
     for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
         let (off, allowed) = ((g - w).abs(), allowed(w));
-        assert!(
-            off <= allowed,
-            "{what}[{i}]: {g} vs {w}, off {off:.2e}, allowed {allowed:.2e}"
-        );
+        assert!(off <= allowed, "{what}[{i}]: {g} vs {w}, off {off:.2e}, allowed {allowed:.2e}");
     }
 }
 
@@ -32,10 +29,7 @@ fn absolute(tolerance: f32) -> impl Fn(f32) -> f32 {
 }
 
 fn plain(theta: f64) -> RopeConfig {
-    RopeConfig {
-        theta,
-        scaling: RopeScaling::Default,
-    }
+    RopeConfig { theta, scaling: RopeScaling::Default }
 }
 
 fn scaled(theta: f64, scaling: RopeScaling) -> RopeConfig {
@@ -44,20 +38,12 @@ fn scaled(theta: f64, scaling: RopeScaling) -> RopeConfig {
 
 /// A fixture's `rope_parameters`.
 fn config(case: &Value) -> RopeConfig {
-    let number = |key: &str| {
-        case[key]
-            .as_f64()
-            .unwrap_or_else(|| panic!("{key} in {case}"))
-    };
+    let number = |key: &str| case[key].as_f64().unwrap_or_else(|| panic!("{key} in {case}"));
     let original = || number("original_max_position_embeddings") as usize;
     let scaling = match case["rope_type"].as_str().unwrap() {
         "default" => RopeScaling::Default,
-        "linear" => RopeScaling::Linear {
-            factor: number("factor"),
-        },
-        "dynamic" => RopeScaling::Dynamic {
-            factor: number("factor"),
-        },
+        "linear" => RopeScaling::Linear { factor: number("factor") },
+        "dynamic" => RopeScaling::Dynamic { factor: number("factor") },
         "yarn" => RopeScaling::yarn(number("factor"), original()),
         "llama3" => RopeScaling::Llama3 {
             factor: number("factor"),
@@ -67,18 +53,11 @@ fn config(case: &Value) -> RopeConfig {
         },
         other => panic!("rope_type {other}"),
     };
-    RopeConfig {
-        theta: number("rope_theta"),
-        scaling,
-    }
+    RopeConfig { theta: number("rope_theta"), scaling }
 }
 
 fn cases() -> serde_json::Map<String, Value> {
-    Golden::open("rope")
-        .meta("cases")
-        .as_object()
-        .unwrap()
-        .clone()
+    Golden::open("rope").meta("cases").as_object().unwrap().clone()
 }
 
 #[test]
@@ -89,12 +68,7 @@ fn inverse_frequencies_are_those_of_transformers() {
         let seq_len = case["seq_len"].as_u64().unwrap_or(1) as usize;
         // The fixture's declared context is 4096 for every case that looks at it.
         let freqs = config(case).freqs(128, 4096, seq_len);
-        close(
-            name,
-            &freqs.inv_freq,
-            &golden.f32(&format!("{name}.inv_freq")).0,
-            relative(1e-6),
-        );
+        close(name, &freqs.inv_freq, &golden.f32(&format!("{name}.inv_freq")).0, relative(1e-6));
         let factor = case["attention_factor"].as_f64().unwrap() as f32;
         close(name, &[freqs.attention_factor], &[factor], relative(1e-6));
     }
@@ -104,25 +78,18 @@ fn inverse_frequencies_are_those_of_transformers() {
 #[test]
 fn small_heads_match_the_published_vectors() {
     let untruncated = match RopeScaling::yarn(4.0, 2048) {
-        RopeScaling::Yarn {
-            factor,
-            original,
-            attention_factor,
-            beta_fast,
-            beta_slow,
-            mscale,
-            mscale_all_dim,
-            ..
-        } => RopeScaling::Yarn {
-            factor,
-            original,
-            attention_factor,
-            beta_fast,
-            beta_slow,
-            mscale,
-            mscale_all_dim,
-            truncate: false,
-        },
+        RopeScaling::Yarn { factor, original, attention_factor, beta_fast, beta_slow, mscale, mscale_all_dim, .. } => {
+            RopeScaling::Yarn {
+                factor,
+                original,
+                attention_factor,
+                beta_fast,
+                beta_slow,
+                mscale,
+                mscale_all_dim,
+                truncate: false,
+            }
+        }
         other => other,
     };
     let base = || plain(10000.0);
@@ -145,18 +112,8 @@ fn small_heads_match_the_published_vectors() {
     ];
     for (name, config, attention_factor, want) in table {
         let freqs = config.freqs(16, 2048, 8192);
-        close(
-            name,
-            &freqs.inv_freq,
-            &want.map(|w| w as f32),
-            relative(1e-6),
-        );
-        close(
-            name,
-            &[freqs.attention_factor],
-            &[attention_factor as f32],
-            relative(1e-6),
-        );
+        close(name, &freqs.inv_freq, &want.map(|w| w as f32), relative(1e-6));
+        close(name, &[freqs.attention_factor], &[attention_factor as f32], relative(1e-6));
     }
     let ntk = base().extended(RopeKind::Ntk, 2048, 8192, 16).unwrap();
     assert!((ntk.theta - 48760.546).abs() < 1e-3, "{}", ntk.theta);
@@ -173,14 +130,7 @@ fn dynamic_scaling_starts_where_the_context_ends() {
 fn yarns_attention_factor_is_stated_or_derived() {
     let with = |given, top, bottom| {
         match RopeScaling::yarn(40.0, 4096) {
-            RopeScaling::Yarn {
-                factor,
-                original,
-                beta_fast,
-                beta_slow,
-                truncate,
-                ..
-            } => RopeScaling::Yarn {
+            RopeScaling::Yarn { factor, original, beta_fast, beta_slow, truncate, .. } => RopeScaling::Yarn {
                 factor,
                 original,
                 beta_fast,
@@ -217,12 +167,7 @@ fn tables_stay_exact_at_far_positions() {
         for (part, tensor) in [("cos", &table.cos), ("sin", &table.sin)] {
             tensor.expect("table", [1, t, 64]).unwrap();
             let name = format!("{name}.{part}");
-            close(
-                &name,
-                tensor.as_f32().unwrap(),
-                &golden.f32(&name).0,
-                absolute(1e-6),
-            );
+            close(&name, tensor.as_f32().unwrap(), &golden.f32(&name).0, absolute(1e-6));
         }
     }
 }
@@ -233,9 +178,7 @@ fn rotation_matches_transformers_for_every_scale_and_offset() {
     let golden = Golden::open("rope");
     let (x, shape) = golden.f32("rotate.x");
     let (positions, _) = golden.f32("rotate.positions");
-    let [t, h, d] = shape[..] else {
-        panic!("{shape:?}")
-    };
+    let [t, h, d] = shape[..] else { panic!("{shape:?}") };
     let cases = golden.meta("rotate");
     let cases = cases.as_object().unwrap();
     let (mut ids, mut scales, mut xs, mut want) = (vec![], vec![], vec![], vec![]);
@@ -247,16 +190,9 @@ fn rotation_matches_transformers_for_every_scale_and_offset() {
         want.extend(golden.f32(&format!("rotate.{name}")).0);
     }
     let b = cases.len();
-    let freqs = RopeFreqs {
-        inv_freq: golden.f32("default.inv_freq").0,
-        attention_factor: 1.0,
-    };
-    let table = Cpu
-        .rope_table(&Tensor::u32(ids, [b, t]), &scales, &freqs)
-        .unwrap();
-    let y = Cpu
-        .rope_fwd(&Tensor::f32(xs, [b, t, h, d]), &table)
-        .unwrap();
+    let freqs = RopeFreqs { inv_freq: golden.f32("default.inv_freq").0, attention_factor: 1.0 };
+    let table = Cpu.rope_table(&Tensor::u32(ids, [b, t]), &scales, &freqs).unwrap();
+    let y = Cpu.rope_fwd(&Tensor::f32(xs, [b, t, h, d]), &table).unwrap();
     // Two products and a sum of values up to 4 in f32: 4 · 3 · 2^-24 = 7e-7, and the table's own 1e-7 on each.
     close("rotate", y.as_f32().unwrap(), &want, absolute(2e-6));
 }
@@ -272,9 +208,7 @@ fn backward_is_the_transpose_of_forward() {
         let freqs = scaled(1e4, RopeScaling::yarn(8.0, 16)).freqs(d, 128, 128);
         let ids = (0..b * t).map(|i| (i * i % 1013) as u32).collect();
         let scales: Vec<f32> = (1..=b).map(|g| g as f32).collect();
-        let table = Cpu
-            .rope_table(&Tensor::u32(ids, [b, t]), &scales, &freqs)
-            .unwrap();
+        let table = Cpu.rope_table(&Tensor::u32(ids, [b, t]), &scales, &freqs).unwrap();
         let n = b * t * h * d;
         let x = Tensor::f32(ramp(n, 0.1), [b, t, h, d]);
         let dy = Tensor::f32(ramp(n, 1.7), [b, t, h, d]);
@@ -286,10 +220,7 @@ fn backward_is_the_transpose_of_forward() {
         };
         let off = (dot(&y, &dy) - dot(&x, &dx)).abs();
         let allowed = f64::from(f32::EPSILON) * (n as f64).sqrt() * 8.0;
-        assert!(
-            off <= allowed,
-            "{b} {t} {h} {d}: off {off:.2e}, allowed {allowed:.2e}"
-        );
+        assert!(off <= allowed, "{b} {t} {h} {d}: off {off:.2e}, allowed {allowed:.2e}");
     }
 }
 
@@ -298,20 +229,13 @@ fn a_rotation_keeps_dot_products_of_equal_distances() {
     let d = 64;
     let freqs = plain(1e4).freqs(d, 1, 1);
     let ids = vec![3, 10, 1_000_003, 1_000_010];
-    let table = Cpu
-        .rope_table(&Tensor::u32(ids, [1, 4]), &[1.0], &freqs)
-        .unwrap();
+    let table = Cpu.rope_table(&Tensor::u32(ids, [1, 4]), &[1.0], &freqs).unwrap();
     let (q, k) = (ramp(d, 0.3), ramp(d, 2.1));
     let x = Tensor::f32([&q[..], &k, &q, &k].concat(), [1, 4, 1, d]);
     let y = Cpu.rope_fwd(&x, &table).unwrap();
     let y = y.as_f32().unwrap();
     let dot = |a: usize, b: usize| (0..d).map(|i| y[a * d + i] * y[b * d + i]).sum::<f32>();
-    close(
-        "relative",
-        &[dot(2, 3)],
-        &[dot(0, 1)],
-        absolute(f32::EPSILON * 8.0 * 8.0),
-    );
+    close("relative", &[dot(2, 3)], &[dot(0, 1)], absolute(f32::EPSILON * 8.0 * 8.0));
 }
 
 #[test]
@@ -321,42 +245,18 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(Cpu.rope_table(&positions, &[1.0, 2.0], &freqs).is_err());
     let table = Cpu.rope_table(&positions, &[1.0], &freqs).unwrap();
     for shape in [[1, 4, 2, 8], [1, 3, 2, 6], [1, 3, 2, 9]] {
-        assert!(
-            Cpu.rope_fwd(&Tensor::zeros(shape), &table).is_err(),
-            "{shape:?}"
-        );
+        assert!(Cpu.rope_fwd(&Tensor::zeros(shape), &table).is_err(), "{shape:?}");
     }
 }
 
 #[test]
 fn kinds_are_read_as_they_are_printed() {
-    for text in [
-        "keep",
-        "linear",
-        "ntk",
-        "yarn",
-        "llama3",
-        "theta:500000",
-        "theta:48900000.5",
-    ] {
+    for text in ["keep", "linear", "ntk", "yarn", "llama3", "theta:500000", "theta:48900000.5"] {
         assert_eq!(text.parse::<RopeKind>().unwrap().to_string(), text);
     }
-    assert_eq!(
-        "theta:5e5".parse::<RopeKind>().unwrap(),
-        RopeKind::Theta(5e5)
-    );
-    for text in [
-        "theta:",
-        "theta:one",
-        "theta:1",
-        "theta:-5",
-        "theta:inf",
-        "theta:NaN",
-    ] {
-        assert!(
-            matches!(text.parse::<RopeKind>(), Err(RopeError::Theta { .. })),
-            "{text}"
-        );
+    assert_eq!("theta:5e5".parse::<RopeKind>().unwrap(), RopeKind::Theta(5e5));
+    for text in ["theta:", "theta:one", "theta:1", "theta:-5", "theta:inf", "theta:NaN"] {
+        assert!(matches!(text.parse::<RopeKind>(), Err(RopeError::Theta { .. })), "{text}");
     }
     assert_eq!(
         "yarm".parse::<RopeKind>().unwrap_err().to_string(),
@@ -396,82 +296,37 @@ fn a_kind_that_would_discard_the_bases_scaling_is_refused() {
     use RopeKind::*;
     use ltrain::error::Explain;
     let bases = [
-        (
-            scaled(5e5, RopeScaling::llama3(8.0, 8192)),
-            vec![Linear, Ntk, Theta(1e6)],
-            "llama3",
-        ),
-        (
-            scaled(1e4, RopeScaling::yarn(4.0, 4096)),
-            vec![Linear, Ntk, Llama3, Theta(1e6)],
-            "yarn",
-        ),
-        (
-            scaled(1e4, RopeScaling::Linear { factor: 4.0 }),
-            vec![Ntk, Yarn, Llama3, Theta(1e6)],
-            "linear",
-        ),
+        (scaled(5e5, RopeScaling::llama3(8.0, 8192)), vec![Linear, Ntk, Theta(1e6)], "llama3"),
+        (scaled(1e4, RopeScaling::yarn(4.0, 4096)), vec![Linear, Ntk, Llama3, Theta(1e6)], "yarn"),
+        (scaled(1e4, RopeScaling::Linear { factor: 4.0 }), vec![Ntk, Yarn, Llama3, Theta(1e6)], "linear"),
     ];
     for (base, kinds, works) in bases {
         for kind in kinds {
             let error = base.extended(kind, 16384, 65536, 128).unwrap_err();
-            assert_eq!(
-                error,
-                RopeError::Incompatible {
-                    kind,
-                    base: base.clone()
-                }
-            );
+            assert_eq!(error, RopeError::Incompatible { kind, base: base.clone() });
             let help = error.explain().help.unwrap();
             assert!(help.contains(&format!("--rope {works}")), "{help}");
             assert!(help.contains("--rope keep"), "{help}");
         }
     }
     let error = plain(1e4).extended(Yarn, 4096, 4096, 128).unwrap_err();
-    assert_eq!(
-        error,
-        RopeError::NotLonger {
-            kind: Yarn,
-            context: 4096,
-            target: 4096
-        }
-    );
+    assert_eq!(error, RopeError::NotLonger { kind: Yarn, context: 4096, target: 4096 });
 }
 
 #[test]
 fn a_redundant_attention_factor_follows_the_new_factor_and_a_chosen_one_stays() {
     let base = |given| match RopeScaling::yarn(4.0, 4096) {
-        RopeScaling::Yarn {
-            factor,
-            original,
-            beta_fast,
-            beta_slow,
-            truncate,
-            mscale,
-            mscale_all_dim,
-            ..
-        } => {
+        RopeScaling::Yarn { factor, original, beta_fast, beta_slow, truncate, mscale, mscale_all_dim, .. } => {
             let attention_factor = Some(given);
             scaled(
                 1e4,
-                RopeScaling::Yarn {
-                    factor,
-                    original,
-                    attention_factor,
-                    beta_fast,
-                    beta_slow,
-                    mscale,
-                    mscale_all_dim,
-                    truncate,
-                },
+                RopeScaling::Yarn { factor, original, attention_factor, beta_fast, beta_slow, mscale, mscale_all_dim, truncate },
             )
         }
         other => scaled(1e4, other),
     };
     let factor_of = |given| {
-        let config = base(given)
-            .extended(RopeKind::Yarn, 16384, 65536, 128)
-            .unwrap();
+        let config = base(given).extended(RopeKind::Yarn, 16384, 65536, 128).unwrap();
         config.scaling.attention_factor()
     };
     assert_eq!(factor_of(1.1386294), 0.1 * 16f64.ln() + 1.0);
@@ -482,19 +337,11 @@ fn a_redundant_attention_factor_follows_the_new_factor_and_a_chosen_one_stays() 
 fn llama3_keeps_fast_pairs_and_divides_slow_ones() {
     let (d, original) = (128, 8192.0);
     let base = plain(5e5).freqs(d, 1, 1).inv_freq;
-    let ours = scaled(5e5, RopeScaling::llama3(8.0, 8192))
-        .freqs(d, 1, 1)
-        .inv_freq;
+    let ours = scaled(5e5, RopeScaling::llama3(8.0, 8192)).freqs(d, 1, 1).inv_freq;
     for (f, g) in base.iter().zip(&ours) {
         let turns = original * f64::from(*f) / TAU;
         let ratio = f / g;
-        assert!(
-            turns < 4.001 || ratio == 1.0,
-            "{turns} turns divided by {ratio}"
-        );
-        assert!(
-            turns > 0.999 || (ratio - 8.0).abs() < 1e-5,
-            "{turns} turns divided by {ratio}"
-        );
+        assert!(turns < 4.001 || ratio == 1.0, "{turns} turns divided by {ratio}");
+        assert!(turns > 0.999 || (ratio - 8.0).abs() < 1e-5, "{turns} turns divided by {ratio}");
     }
 }

@@ -25,11 +25,7 @@ impl Attend {
         let half = |shifted: bool| {
             let mut starts = Vec::with_capacity(doc_starts.len() * seq_len);
             for row in doc_starts {
-                debug_assert_eq!(
-                    row.first(),
-                    Some(&0),
-                    "attend: a row begins with a document"
-                );
+                debug_assert_eq!(row.first(), Some(&0), "attend: a row begins with a document");
                 let mut pieces = row.iter().copied().peekable();
                 let mut doc = 0;
                 for query in 0..seq_len {
@@ -41,9 +37,7 @@ impl Attend {
             }
             starts
         };
-        Segments {
-            starts: [half(false), half(true)],
-        }
+        Segments { starts: [half(false), half(true)] }
     }
 
     /// First place of the group that `query` is in.

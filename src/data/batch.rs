@@ -73,10 +73,7 @@ impl Draft {
         self.targets.extend_from_slice(&self.ids[start + 1..]);
         self.targets.push(IGNORE);
         self.positions.extend(positions);
-        self.doc_starts
-            .last_mut()
-            .expect("draft: a row was begun")
-            .push(start - self.row_start);
+        self.doc_starts.last_mut().expect("draft: a row was begun").push(start - self.row_start);
     }
 
     fn finish(self, seq_len: usize, attention: &Attend) -> Batch {
@@ -84,10 +81,7 @@ impl Draft {
         let segments = attention.segments(&self.doc_starts, seq_len);
         Batch {
             ids: Tensor::u32(self.ids, shape),
-            targets: Targets {
-                ids: Tensor::u32(self.targets, shape),
-                weights: None,
-            },
+            targets: Targets { ids: Tensor::u32(self.targets, shape), weights: None },
             positions: Tensor::u32(self.positions, shape),
             rope_scale: self.rope_scale,
             segments: Arc::new(segments),
@@ -114,9 +108,7 @@ impl BatchBuilder {
         let mut draft = Draft::default();
         let per_epoch = self.rows.rows_per_epoch();
         for counter in first..first + rows as u64 {
-            let row = self
-                .rows
-                .order(self.seed, counter / per_epoch, counter % per_epoch);
+            let row = self.rows.order(self.seed, counter / per_epoch, counter % per_epoch);
             let mut rng = Rng::at(self.seed, Stream::Positions, counter);
             let scale = self.method.rope_scale(&mut rng);
             draft.begin_row(scale);

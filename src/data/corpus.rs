@@ -76,12 +76,7 @@ impl Corpus {
     ///
     /// # Errors
     /// Whatever is wrong with the files, [`DataError::Empty`] when they hold no text, and the tokenizer's own errors.
-    pub fn open(
-        sources: &Sources,
-        encode: &dyn Encode,
-        options: &CorpusOptions,
-        progress: &dyn Fn(Progress),
-    ) -> Result<Self> {
+    pub fn open(sources: &Sources, encode: &dyn Encode, options: &CorpusOptions, progress: &dyn Fn(Progress)) -> Result<Self> {
         let hash = sources.hash()?;
         let name = format!("{}.tokens", key(hash, encode, options));
         let mut damage = None;
@@ -92,12 +87,7 @@ impl Corpus {
                 Opened::Good(file) => match serde_json::from_slice(file.meta()) {
                     Ok(skipped) => {
                         let storage = Storage::Mapped(file);
-                        return Ok(Self::new(
-                            storage,
-                            options.specials,
-                            skipped,
-                            CacheUse::Hit(path),
-                        ));
+                        return Ok(Self::new(storage, options.specials, skipped, CacheUse::Hit(path)));
                     }
                     Err(_) => damage = damage.or(Some("damaged list of skipped documents")),
                 },
@@ -112,10 +102,7 @@ impl Corpus {
             waiting: Vec::new(),
             waiting_bytes: 0,
             progress,
-            at: Progress {
-                bytes_done: 0,
-                bytes_total: sources.bytes(),
-            },
+            at: Progress { bytes_done: 0, bytes_total: sources.bytes() },
         };
         let pass = sources.read(&options.columns, &mut |doc| builder.add(doc))?;
         builder.flush()?;
@@ -153,10 +140,7 @@ impl Corpus {
     pub fn from_texts(texts: &[&str], encode: &dyn Encode, specials: Specials) -> Result<Self> {
         let mut skipped = SkipReport::default();
         let (mut tokens, mut table) = (Vec::new(), Vec::new());
-        let encoded: Vec<_> = texts
-            .par_iter()
-            .map(|text| document(text, encode, specials))
-            .collect::<Result<_>>()?;
+        let encoded: Vec<_> = texts.par_iter().map(|text| document(text, encode, specials)).collect::<Result<_>>()?;
         for (text, doc) in texts.iter().zip(encoded) {
             match doc {
                 _ if text.trim().is_empty() => skipped.add(SkipReason::Empty),
@@ -175,13 +159,7 @@ impl Corpus {
     }
 
     fn new(storage: Storage, specials: Specials, skipped: SkipReport, cache: CacheUse) -> Self {
-        let mut corpus = Self {
-            storage,
-            specials,
-            longest: 0,
-            skipped,
-            cache,
-        };
+        let mut corpus = Self { storage, specials, longest: 0, skipped, cache };
         let lengths = (0..corpus.docs()).map(|i| corpus.doc(i).len());
         corpus.longest = lengths.max().unwrap_or(0);
         corpus
@@ -264,11 +242,7 @@ fn create(folders: &[PathBuf], name: &str) -> Result<(PathBuf, TokenWriter)> {
 }
 
 /// Ids, with special tokens, and hash of one text; `None` when the tokenizer has no token for it.
-fn document(
-    text: &str,
-    encode: &dyn Encode,
-    specials: Specials,
-) -> Result<Option<(Vec<u32>, u64)>> {
+fn document(text: &str, encode: &dyn Encode, specials: Specials) -> Result<Option<(Vec<u32>, u64)>> {
     let ids = encode.encode(text)?;
     if ids.is_empty() {
         return Ok(None);
@@ -303,11 +277,7 @@ impl Builder<'_> {
     /// Tokenises what is waiting, documents in parallel, each one whole: a cut inside a document could change its ids.
     fn flush(&mut self) -> Result<()> {
         let (encode, specials) = (self.encode, self.specials);
-        let encoded: Vec<_> = self
-            .waiting
-            .par_iter()
-            .map(|doc| document(&doc.text, encode, specials))
-            .collect::<Result<_>>()?;
+        let encoded: Vec<_> = self.waiting.par_iter().map(|doc| document(&doc.text, encode, specials)).collect::<Result<_>>()?;
         for doc in encoded {
             match doc {
                 Some((ids, hash)) => self.writer.push(&ids, hash)?,

@@ -26,9 +26,6 @@ pub struct Specials {
 impl Specials {
     /// Whatever the tokenizer has.
     pub fn of(encode: &dyn Encode) -> Self {
-        Self {
-            bos: encode.bos(),
-            eos: encode.eos(),
-        }
+        Self { bos: encode.bos(), eos: encode.eos() }
     }
 }

@@ -158,20 +158,16 @@ pub enum DataError {
 }
 
 fn list(names: &[String]) -> String {
-    if names.is_empty() {
-        "nothing".into()
-    } else {
-        names.join(", ")
-    }
+    if names.is_empty() { "nothing".into() } else { names.join(", ") }
 }
 
 fn too_short(docs: usize, longest: usize, total: usize, row: usize, packing: Packing) -> String {
     let count = |n: usize| format_count(n as u64);
     let (docs, longest, total) = (count(docs), count(longest), count(total));
     match packing {
-        Packing::Off => format!(
-            "none of the {docs} documents has as many tokens as one training sequence ({row}); the longest has {longest}"
-        ),
+        Packing::Off => {
+            format!("none of the {docs} documents has as many tokens as one training sequence ({row}); the longest has {longest}")
+        }
         Packing::On => format!(
             "all {docs} documents together have fewer tokens ({total}) than one training sequence ({row}); the longest has {longest}"
         ),

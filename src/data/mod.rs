@@ -12,6 +12,7 @@ pub mod rows;
 pub mod skip;
 pub mod source;
 pub mod split;
+pub mod synthetic;
 mod token_file;
 
 pub use attend::Attend;

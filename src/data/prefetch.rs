@@ -34,10 +34,7 @@ impl Prefetch {
                 }
             }
         });
-        Self {
-            ready: Some(ready),
-            thread: Some(thread),
-        }
+        Self { ready: Some(ready), thread: Some(thread) }
     }
 }
 

@@ -44,11 +44,7 @@ pub struct RowOptions {
 impl RowOptions {
     /// The released PoSE code's cut: spans of five rows; short documents are packed.
     pub fn pose(seq_len: usize) -> Self {
-        Self {
-            seq_len,
-            span: 5 * seq_len,
-            packing: Packing::On,
-        }
+        Self { seq_len, span: 5 * seq_len, packing: Packing::On }
     }
 }
 
@@ -96,10 +92,7 @@ impl Piece {
     fn cut(self, room: usize, bos: Option<u32>) -> (Self, Self) {
         let at = self.tokens.start + room - self.lead();
         let rest = Self::new(self.doc, at..self.tokens.end, bos);
-        let first = Self {
-            tokens: self.tokens.start..at,
-            ..self
-        };
+        let first = Self { tokens: self.tokens.start..at, ..self };
         (first, rest)
     }
 }
@@ -146,21 +139,10 @@ impl RowSet {
     /// # Errors
     /// [`DataError::TooShort`] when there is not one full row.
     pub fn new(corpus: Arc<Corpus>, parts: &[DocPart], options: RowOptions) -> Result<Self> {
-        let RowOptions {
-            seq_len,
-            span,
-            packing,
-        } = options;
-        assert!(
-            seq_len >= 2,
-            "rows: a row has at least two tokens, got {seq_len}"
-        );
+        let RowOptions { seq_len, span, packing } = options;
+        assert!(seq_len >= 2, "rows: a row has at least two tokens, got {seq_len}");
         let bos = corpus.specials().bos;
-        let wholes = || {
-            parts
-                .iter()
-                .map(|p| Piece::new(p.doc, p.tokens.clone(), bos))
-        };
+        let wholes = || parts.iter().map(|p| Piece::new(p.doc, p.tokens.clone(), bos));
         let total = wholes().map(|piece| piece.len()).sum();
         let too_short = || DataError::TooShort {
             docs: parts.len(),
@@ -203,21 +185,13 @@ impl RowSet {
 
     fn add_span(&mut self, piece: &Piece) {
         for _ in 0..piece.len().div_ceil(self.seq_len) {
-            self.slots.push(Slot {
-                piece: piece.clone(),
-                want: self.seq_len,
-            });
+            self.slots.push(Slot { piece: piece.clone(), want: self.seq_len });
             self.ends.push(self.slots.len());
         }
     }
 
     /// Fills rows with `short` pieces; the last row is completed with the beginning of the corpus.
-    fn pack<I: Iterator<Item = Piece>>(
-        &mut self,
-        mut short: VecDeque<Piece>,
-        bos: Option<u32>,
-        wholes: impl Fn() -> I,
-    ) {
+    fn pack<I: Iterator<Item = Piece>>(&mut self, mut short: VecDeque<Piece>, bos: Option<u32>, wholes: impl Fn() -> I) {
         while !short.is_empty() {
             let mut room = self.seq_len;
             while room > 0 {
@@ -240,11 +214,7 @@ impl RowSet {
                 if room == 0 {
                     break;
                 }
-                let piece = if piece.len() > room {
-                    piece.cut(room, bos).0
-                } else {
-                    piece
-                };
+                let piece = if piece.len() > room { piece.cut(room, bos).0 } else { piece };
                 room -= piece.len();
                 self.slots.push(Slot::all_of(piece));
             }
@@ -288,11 +258,7 @@ impl RowSet {
                 let rows = u32::try_from(self.ends.len()).expect("rows: fewer than 2^32");
                 let mut rows: Vec<u32> = (0..rows).collect();
                 Rng::at(seed, Stream::Order, epoch).shuffle(&mut rows);
-                Order {
-                    seed,
-                    epoch,
-                    rows: rows.into(),
-                }
+                Order { seed, epoch, rows: rows.into() }
             }
         };
         let row = order.rows[i as usize] as usize;
@@ -305,13 +271,7 @@ impl RowSet {
 ///
 /// Equal spans where all of them can hold a row; else spans of full length, and what is left at the end is short: it is
 /// packed, or, without packing, the last span begins earlier and overlaps the one before.
-fn spans(
-    piece: Piece,
-    span: usize,
-    seq_len: usize,
-    packing: Packing,
-    bos: Option<u32>,
-) -> Vec<Piece> {
+fn spans(piece: Piece, span: usize, seq_len: usize, packing: Packing, bos: Option<u32>) -> Vec<Piece> {
     if piece.len() <= span {
         return vec![piece];
     }
@@ -326,9 +286,7 @@ fn spans(
         i => start + first + text * i / count,
     };
     if text / count + lead >= seq_len {
-        return (0..count)
-            .map(|i| Piece::new(piece.doc, at(i)..at(i + 1), bos))
-            .collect();
+        return (0..count).map(|i| Piece::new(piece.doc, at(i)..at(i + 1), bos)).collect();
     }
     let mut spans = Vec::with_capacity(count);
     let mut rest = Piece::new(piece.doc, start..end, bos);

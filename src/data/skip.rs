@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Why a document was left out.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum SkipReason {
     /// Nothing but white space, or a JSON null.
     Empty,

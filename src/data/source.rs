@@ -47,9 +47,7 @@ pub struct Columns {
 
 impl Default for Columns {
     fn default() -> Self {
-        Self {
-            text: "text".into(),
-        }
+        Self { text: "text".into() }
     }
 }
 
@@ -58,9 +56,7 @@ impl FromStr for Columns {
 
     fn from_str(text: &str) -> std::result::Result<Self, DataError> {
         match text.split_once('=') {
-            Some((key, field)) if key.trim() == "text" && !field.trim().is_empty() => Ok(Self {
-                text: field.trim().into(),
-            }),
+            Some((key, field)) if key.trim() == "text" && !field.trim().is_empty() => Ok(Self { text: field.trim().into() }),
             _ => Err(DataError::Columns { text: text.into() }),
         }
     }
@@ -98,10 +94,7 @@ impl Sources {
     /// # Errors
     /// [`DataError::NotFound`], [`DataError::NoFiles`] or [`DataError::UnknownKind`] for the first path that gives nothing.
     pub fn collect(paths: &[PathBuf]) -> Result<Self> {
-        let mut sources = Self {
-            files: Vec::new(),
-            bytes: 0,
-        };
+        let mut sources = Self { files: Vec::new(), bytes: 0 };
         let mut seen = BTreeSet::new();
         for path in paths {
             if !path.try_exists().context("read", path)? {
@@ -160,11 +153,7 @@ impl Sources {
 
     /// Hands every document that is not empty to `sink`, in order. At most one file, or one line of a .jsonl file, is in
     /// memory at a time.
-    pub fn read(
-        &self,
-        columns: &Columns,
-        sink: &mut dyn FnMut(Document) -> Result<()>,
-    ) -> Result<Pass> {
+    pub fn read(&self, columns: &Columns, sink: &mut dyn FnMut(Document) -> Result<()>) -> Result<Pass> {
         let mut skipped = SkipReport::default();
         let mut all = blake3::Hasher::new();
         for (path, kind) in &self.files {
@@ -187,10 +176,7 @@ impl Sources {
             }
             add_file_hash(&mut all, *kind, &one);
         }
-        Ok(Pass {
-            skipped,
-            hash: all.finalize(),
-        })
+        Ok(Pass { skipped, hash: all.finalize() })
     }
 }
 
@@ -231,19 +217,12 @@ fn no_files(folder: &Path, found: &[PathBuf]) -> DataError {
     }
     let mut found: Vec<_> = counts.into_iter().collect();
     found.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
-    DataError::NoFiles {
-        folder: folder.into(),
-        found,
-    }
+    DataError::NoFiles { folder: folder.into(), found }
 }
 
 /// Checks that `raw`, which begins at `offset` of its file, is text; drops a UTF-8 byte-order mark at the file's start.
 fn text(path: &Path, mut raw: Vec<u8>, offset: u64) -> Result<String> {
-    let not_text = |at: usize, what| DataError::NotText {
-        path: path.into(),
-        offset: offset + at as u64,
-        what,
-    };
+    let not_text = |at: usize, what| DataError::NotText { path: path.into(), offset: offset + at as u64, what };
     if offset == 0 && (raw.starts_with(b"\xFF\xFE") || raw.starts_with(b"\xFE\xFF")) {
         return Err(not_text(0, NotText::Wide).into());
     }
@@ -253,8 +232,7 @@ fn text(path: &Path, mut raw: Vec<u8>, offset: u64) -> Result<String> {
     if offset == 0 && raw.starts_with(b"\xEF\xBB\xBF") {
         raw.drain(..3);
     }
-    String::from_utf8(raw)
-        .map_err(|e| not_text(e.utf8_error().valid_up_to(), NotText::Encoding).into())
+    String::from_utf8(raw).map_err(|e| not_text(e.utf8_error().valid_up_to(), NotText::Encoding).into())
 }
 
 fn read_rows(
@@ -288,38 +266,20 @@ fn text_field(path: &Path, row: u64, line: &str, field: &str) -> Result<Option<S
         path: path(),
         row,
         column: e.column(),
-        reason: e
-            .to_string()
-            .split(" at line ")
-            .next()
-            .unwrap_or_default()
-            .into(),
+        reason: e.to_string().split(" at line ").next().unwrap_or_default().into(),
     })?;
     let Value::Object(mut object) = value else {
-        return Err(DataError::NotObject {
-            path: path(),
-            row,
-            got: name_of(&value),
-        }
-        .into());
+        return Err(DataError::NotObject { path: path(), row, got: name_of(&value) }.into());
     };
     match object.get_mut(field) {
         Some(Value::String(text)) => Ok(Some(std::mem::take(text))),
         Some(Value::Null) => Ok(None),
-        Some(other) => Err(DataError::FieldType {
-            path: path(),
-            row,
-            field: field.into(),
-            got: name_of(other),
-        }
-        .into()),
+        Some(other) => Err(DataError::FieldType { path: path(), row, field: field.into(), got: name_of(other) }.into()),
         None => Err(DataError::NoField {
             path: path(),
             row,
             field: field.into(),
-            suggestion: object
-                .iter()
-                .find_map(|(key, v)| v.is_string().then(|| key.clone())),
+            suggestion: object.iter().find_map(|(key, v)| v.is_string().then(|| key.clone())),
             found: object.keys().cloned().collect(),
         }
         .into()),

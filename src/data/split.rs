@@ -46,9 +46,7 @@ impl FromStr for Holdout {
                 None => t.parse().ok().map(Self::Docs),
             },
         }
-        .ok_or_else(|| {
-            format!("expected a number of documents, a share below 100% or none, got {text:?}")
-        })
+        .ok_or_else(|| format!("expected a number of documents, a share below 100% or none, got {text:?}"))
     }
 }
 
@@ -88,11 +86,7 @@ impl Split {
         let (wanted, share) = match holdout {
             Holdout::None | Holdout::Docs(0) => return Ok(Self::whole(corpus, |_| false)),
             Holdout::Docs(n) if different > 1 && n >= different => {
-                return Err(DataError::Holdout {
-                    asked: n,
-                    docs: different,
-                }
-                .into());
+                return Err(DataError::Holdout { asked: n, docs: different }.into());
             }
             Holdout::Docs(n) => (n, 0.01),
             Holdout::Share(share) => {
@@ -100,12 +94,7 @@ impl Split {
                 (n.min(MAX_DOCS).min(different - 1).max(1), share)
             }
         };
-        let chosen: Vec<usize> = by_hash
-            .chunk_by(|a, b| a.0 == b.0)
-            .take(wanted)
-            .flatten()
-            .map(|&(_, doc)| doc)
-            .collect();
+        let chosen: Vec<usize> = by_hash.chunk_by(|a, b| a.0 == b.0).take(wanted).flatten().map(|&(_, doc)| doc).collect();
         let held: usize = chosen.iter().map(|&doc| corpus.doc(doc).len()).sum();
         let too_much = held as f64 > MAX_WHOLE.max(share) * corpus.tokens() as f64;
         let asked_by_number = matches!(holdout, Holdout::Docs(_));
@@ -118,40 +107,28 @@ impl Split {
     }
 
     fn whole(corpus: &Corpus, held_back: impl Fn(usize) -> bool) -> Self {
-        let all = (0..corpus.docs()).map(|doc| DocPart {
-            doc,
-            tokens: 0..corpus.doc(doc).len(),
-        });
+        let all = (0..corpus.docs()).map(|doc| DocPart { doc, tokens: 0..corpus.doc(doc).len() });
         let (val, train) = all.partition(|part| held_back(part.doc));
         Self { train, val }
     }
 
     /// Holds back the end of the longest document. Copies of it are left out: they would give the end away.
     fn tail(corpus: &Corpus, share: f64, min_tail: usize) -> Self {
-        let longest = (0..corpus.docs())
-            .rev()
-            .max_by_key(|&doc| corpus.doc(doc).len());
+        let longest = (0..corpus.docs()).rev().max_by_key(|&doc| corpus.doc(doc).len());
         let Some(longest) = longest else {
             return Self::whole(corpus, |_| false);
         };
         let len = corpus.doc(longest).len();
         let most = (MAX_TAIL.max(share) * len as f64) as usize;
-        let tail = ((share * corpus.tokens() as f64) as usize)
-            .max(min_tail)
-            .min(most);
+        let tail = ((share * corpus.tokens() as f64) as usize).max(min_tail).min(most);
         let mut split = Self::whole(corpus, |_| false);
         if tail > 0 {
             let hash = corpus.doc_hash(longest);
-            split
-                .train
-                .retain(|part| part.doc == longest || corpus.doc_hash(part.doc) != hash);
+            split.train.retain(|part| part.doc == longest || corpus.doc_hash(part.doc) != hash);
             for part in split.train.iter_mut().filter(|part| part.doc == longest) {
                 part.tokens.end = len - tail;
             }
-            split.val.push(DocPart {
-                doc: longest,
-                tokens: len - tail..len,
-            });
+            split.val.push(DocPart { doc: longest, tokens: len - tail..len });
         }
         split
     }

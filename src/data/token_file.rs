@@ -43,18 +43,9 @@ impl TokenWriter {
         // Process and counter make the name unique, so that two runs on the same data do not write into one file.
         let temp = target.with_extension(format!("{}-{n}.tmp", std::process::id()));
         let file = File::create_new(&temp).context("create", &temp)?;
-        let mut writer = Self {
-            out: BufWriter::with_capacity(1 << 20, file),
-            table: Vec::new(),
-            tokens: 0,
-            crc: 0,
-            temp,
-        };
+        let mut writer = Self { out: BufWriter::with_capacity(1 << 20, file), table: Vec::new(), tokens: 0, crc: 0, temp };
         let placeholder = [0; HEADER];
-        writer
-            .out
-            .write_all(&placeholder)
-            .context("write", &writer.temp)?;
+        writer.out.write_all(&placeholder).context("write", &writer.temp)?;
         Ok(writer)
     }
 
@@ -83,12 +74,7 @@ impl TokenWriter {
         let table = std::mem::take(&mut self.table);
         self.body(cast_slice(&table))?;
         self.body(meta)?;
-        let header = header([
-            table.len() as u64,
-            self.tokens,
-            meta.len() as u64,
-            self.crc.into(),
-        ]);
+        let header = header([table.len() as u64, self.tokens, meta.len() as u64, self.crc.into()]);
         self.out
             .seek(SeekFrom::Start(0))
             .and_then(|_| self.out.write_all(cast_slice(&header)))
@@ -141,12 +127,7 @@ impl TokenFile {
         };
         let map = Mapping::open(path)?;
         Ok(match check(&map) {
-            Ok((docs, tokens, table_at)) => Opened::Good(Self {
-                docs,
-                tokens,
-                table_at,
-                map,
-            }),
+            Ok((docs, tokens, table_at)) => Opened::Good(Self { docs, tokens, table_at, map }),
             Err(why) => Opened::Damaged(why),
         })
     }

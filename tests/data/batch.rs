@@ -18,10 +18,7 @@ impl PositionPlan for Straight {
         "straight"
     }
     fn plan(&self, _: usize, want: usize, _: f32, _: &mut Rng) -> Plan {
-        Plan {
-            tokens: std::iter::once(0..want).collect(),
-            positions: (0..want as u32).collect(),
-        }
+        Plan { tokens: std::iter::once(0..want).collect(), positions: (0..want as u32).collect() }
     }
 }
 
@@ -41,32 +38,15 @@ impl PositionPlan for Jump {
         let jump = rng.between(0, 10_000) as u32;
         let near = 0..first as u32;
         let far = first as u32 + jump..want as u32 + jump;
-        Plan {
-            tokens: vec![0..first, available - (want - first)..available],
-            positions: near.chain(far).collect(),
-        }
+        Plan { tokens: vec![0..first, available - (want - first)..available], positions: near.chain(far).collect() }
     }
 }
 
-fn builder(
-    specials: ltrain::data::Specials,
-    lengths: &[usize],
-    span: usize,
-    method: Arc<dyn PositionPlan>,
-) -> BatchBuilder {
+fn builder(specials: ltrain::data::Specials, lengths: &[usize], span: usize, method: Arc<dyn PositionPlan>) -> BatchBuilder {
     let corpus = corpus(specials, lengths);
-    let options = RowOptions {
-        seq_len: 16,
-        span,
-        packing: Packing::On,
-    };
+    let options = RowOptions { seq_len: 16, span, packing: Packing::On };
     let rows = RowSet::new(Arc::clone(&corpus), &whole(&corpus), options).unwrap();
-    BatchBuilder {
-        rows: Arc::new(rows),
-        method,
-        seed: 5,
-        attention: Attend::Full,
-    }
+    BatchBuilder { rows: Arc::new(rows), method, seed: 5, attention: Attend::Full }
 }
 
 const LENGTHS: &[usize] = &[3, 40, 7, 13, 5, 29, 1, 8, 100];
@@ -76,12 +56,7 @@ fn u32s(tensor: &ltrain::tensor::Tensor) -> &[u32] {
 }
 
 fn contents(batch: &Batch) -> (Vec<u32>, Vec<u32>, Vec<u32>, Vec<f32>) {
-    (
-        u32s(&batch.ids).to_vec(),
-        u32s(&batch.targets.ids).to_vec(),
-        u32s(&batch.positions).to_vec(),
-        batch.rope_scale.clone(),
-    )
+    (u32s(&batch.ids).to_vec(), u32s(&batch.targets.ids).to_vec(), u32s(&batch.positions).to_vec(), batch.rope_scale.clone())
 }
 
 #[test]
@@ -111,10 +86,7 @@ fn no_target_crosses_a_document_and_none_inside_is_lost() {
         for i in 0..n {
             let row = builder.rows.row(builder.rows.order(5, 0, i));
             let at = i as usize * 16;
-            let (ids, targets) = (
-                &u32s(&batch.ids)[at..at + 16],
-                &u32s(&batch.targets.ids)[at..at + 16],
-            );
+            let (ids, targets) = (&u32s(&batch.ids)[at..at + 16], &u32s(&batch.targets.ids)[at..at + 16]);
             let mut start = 0;
             for slot in row {
                 let end = start + slot.want;
@@ -122,11 +94,7 @@ fn no_target_crosses_a_document_and_none_inside_is_lost() {
                 assert_eq!(targets[start..end - 1], ids[start + 1..end]);
                 assert_eq!(targets[end - 1], IGNORE);
                 for half in &batch.segments.starts {
-                    assert!(
-                        half[at + start..at + end]
-                            .iter()
-                            .all(|&s| s as usize == start)
-                    );
+                    assert!(half[at + start..at + end].iter().all(|&s| s as usize == start));
                 }
                 counted += slot.want - 1;
                 start = end;
@@ -165,28 +133,16 @@ fn batches_of_any_size_are_the_same_rows() {
     // Across the seam of two epochs.
     let first = builder.rows.rows_per_epoch() - 2;
     let whole = contents(&builder.batch(first, 5));
-    let single: Vec<_> = (first..first + 5)
-        .map(|i| contents(&builder.batch(i, 1)))
-        .collect();
-    assert_eq!(
-        whole.0,
-        single.iter().flat_map(|c| c.0.clone()).collect::<Vec<_>>()
-    );
-    assert_eq!(
-        whole.2,
-        single.iter().flat_map(|c| c.2.clone()).collect::<Vec<_>>()
-    );
-    assert_eq!(
-        whole.3,
-        single.iter().flat_map(|c| c.3.clone()).collect::<Vec<_>>()
-    );
+    let single: Vec<_> = (first..first + 5).map(|i| contents(&builder.batch(i, 1))).collect();
+    assert_eq!(whole.0, single.iter().flat_map(|c| c.0.clone()).collect::<Vec<_>>());
+    assert_eq!(whole.2, single.iter().flat_map(|c| c.2.clone()).collect::<Vec<_>>());
+    assert_eq!(whole.3, single.iter().flat_map(|c| c.3.clone()).collect::<Vec<_>>());
 }
 
 #[test]
 fn the_same_row_gets_fresh_positions_in_every_epoch() {
     let builder = builder(NEITHER, &[80], 80, Arc::new(Jump));
-    let [first, second] =
-        [0, builder.rows.rows_per_epoch()].map(|i| contents(&builder.batch(i, 1)));
+    let [first, second] = [0, builder.rows.rows_per_epoch()].map(|i| contents(&builder.batch(i, 1)));
     assert_ne!(first.2, second.2);
     assert_ne!(first.3, second.3);
 }
@@ -226,18 +182,12 @@ fn segments_are_the_naive_mask() {
         for (half, table) in table.starts.iter().enumerate() {
             assert_eq!(table.len(), starts.len() * seq_len);
             for (row, starts) in starts.iter().enumerate() {
-                let docs: Vec<_> = (0..seq_len)
-                    .map(|i| starts.iter().filter(|&&s| s <= i).count())
-                    .collect();
+                let docs: Vec<_> = (0..seq_len).map(|i| starts.iter().filter(|&&s| s <= i).count()).collect();
                 for q in 0..seq_len {
                     let first = table[row * seq_len + q] as usize;
                     for k in 0..seq_len {
                         let seen = (first..=q).contains(&k);
-                        assert_eq!(
-                            seen,
-                            visible(&docs, group, half == 1, q, k),
-                            "{attend:?} {half} {row} {q} {k}"
-                        );
+                        assert_eq!(seen, visible(&docs, group, half == 1, q, k), "{attend:?} {half} {row} {q} {k}");
                     }
                 }
             }

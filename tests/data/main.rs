@@ -60,38 +60,21 @@ fn paths(dir: &tempfile::TempDir, names: &[&str]) -> Vec<PathBuf> {
 /// `n` letters, different for every `seed`.
 fn prose(seed: usize, n: usize) -> String {
     let mut rng = Rng::at(seed as u64, Stream::Text, 0);
-    (0..n)
-        .map(|_| char::from(b'a' + rng.below(26) as u8))
-        .collect()
+    (0..n).map(|_| char::from(b'a' + rng.below(26) as u8)).collect()
 }
 
 /// Documents of these lengths, counted without special tokens.
 fn corpus(specials: Specials, lengths: &[usize]) -> Arc<Corpus> {
-    let texts: Vec<_> = lengths
-        .iter()
-        .enumerate()
-        .map(|(i, &n)| prose(i, n))
-        .collect();
+    let texts: Vec<_> = lengths.iter().enumerate().map(|(i, &n)| prose(i, n)).collect();
     let texts: Vec<_> = texts.iter().map(String::as_str).collect();
     Arc::new(Corpus::from_texts(&texts, &Bytes::default(), specials).unwrap())
 }
 
-const BOTH: Specials = Specials {
-    bos: Some(BOS),
-    eos: Some(EOS),
-};
-const NEITHER: Specials = Specials {
-    bos: None,
-    eos: None,
-};
+const BOTH: Specials = Specials { bos: Some(BOS), eos: Some(EOS) };
+const NEITHER: Specials = Specials { bos: None, eos: None };
 
 fn whole(corpus: &Corpus) -> Vec<DocPart> {
-    (0..corpus.docs())
-        .map(|doc| DocPart {
-            doc,
-            tokens: 0..corpus.doc(doc).len(),
-        })
-        .collect()
+    (0..corpus.docs()).map(|doc| DocPart { doc, tokens: 0..corpus.doc(doc).len() }).collect()
 }
 
 /// Sentence and explanation of an error.

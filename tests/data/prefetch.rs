@@ -52,12 +52,6 @@ fn the_first_error_is_the_last_item() {
 #[test]
 #[should_panic(expected = "a bug")]
 fn a_panic_of_the_thread_is_passed_on() {
-    let prefetch = Prefetch::new(0..3, |i| {
-        if i == 1 {
-            panic!("a bug")
-        } else {
-            Ok(numbered(i))
-        }
-    });
+    let prefetch = Prefetch::new(0..3, |i| if i == 1 { panic!("a bug") } else { Ok(numbered(i)) });
     prefetch.for_each(drop);
 }

@@ -10,11 +10,7 @@ fn read(dir: &tempfile::TempDir, names: &[&str]) -> Result<(Vec<String>, SkipRep
     read_columns(dir, names, "text=text")
 }
 
-fn read_columns(
-    dir: &tempfile::TempDir,
-    names: &[&str],
-    columns: &str,
-) -> Result<(Vec<String>, SkipReport), Error> {
+fn read_columns(dir: &tempfile::TempDir, names: &[&str], columns: &str) -> Result<(Vec<String>, SkipReport), Error> {
     let columns: Columns = columns.parse()?;
     let sources = Sources::collect(&paths(dir, names))?;
     let mut texts = Vec::new();
@@ -35,10 +31,7 @@ fn folders_are_read_in_order_of_names_each_file_once_hidden_ones_never() {
     let dir = folder(&[
         ("b.md", b"two"),
         ("a/z.TXT", b"one"),
-        (
-            "c.jsonl",
-            b"{\"text\": \"three\"}\n\n{\"x\": 1, \"text\": \"four\"}",
-        ),
+        ("c.jsonl", b"{\"text\": \"three\"}\n\n{\"x\": 1, \"text\": \"four\"}"),
         (".git/x.txt", b"hidden"),
         ("picture.png", b"\0\0"),
     ]);
@@ -57,14 +50,8 @@ fn a_link_to_a_folder_above_ends() {
 
 #[test]
 fn empty_documents_are_skipped_and_counted() {
-    let dir = folder(&[
-        ("a.txt", b" \n\t"),
-        ("b.txt", b""),
-        (
-            "c.jsonl",
-            b"{\"text\": \"\"}\n{\"text\": null}\n{\"text\": \"x\"}\n",
-        ),
-    ]);
+    let dir =
+        folder(&[("a.txt", b" \n\t"), ("b.txt", b""), ("c.jsonl", b"{\"text\": \"\"}\n{\"text\": null}\n{\"text\": \"x\"}\n")]);
     let (texts, skipped) = read(&dir, &[""]).unwrap();
     assert_eq!(texts, ["x"]);
     assert_eq!(skipped.count(SkipReason::Empty), 4);
@@ -80,10 +67,7 @@ fn a_byte_order_mark_is_not_text() {
 #[test]
 fn a_missing_path_is_named() {
     let (what, e) = refused(&[], "nowhere");
-    assert!(
-        what.starts_with("no such file or folder: ") && what.contains("nowhere"),
-        "{what}"
-    );
+    assert!(what.starts_with("no such file or folder: ") && what.contains("nowhere"), "{what}");
     assert_eq!(e.exit_code(), 3);
 }
 
@@ -91,10 +75,7 @@ fn a_missing_path_is_named() {
 fn a_folder_without_text_lists_what_is_there() {
     let (what, e) = refused(&[("d/a.pdf", b""), ("d/b.pdf", b""), ("d/c", b"")], "d");
     assert!(what.starts_with("no text files found in"), "{what}");
-    assert_eq!(
-        e.facts,
-        ["looked for: .txt, .md, .jsonl; found instead: 2 .pdf, 1 without an ending"]
-    );
+    assert_eq!(e.facts, ["looked for: .txt, .md, .jsonl; found instead: 2 .pdf, 1 without an ending"]);
 }
 
 #[test]
@@ -106,19 +87,13 @@ fn an_unknown_kind_of_file_is_refused() {
 #[test]
 fn a_binary_file_is_refused_with_the_offset() {
     let (what, _) = refused(&[("a.txt", b"abc\0def")], "a.txt");
-    assert!(
-        what.ends_with("a NUL byte, so this is a binary file at byte 3"),
-        "{what}"
-    );
+    assert!(what.ends_with("a NUL byte, so this is a binary file at byte 3"), "{what}");
 }
 
 #[test]
 fn latin_1_is_refused_with_the_offset() {
     let (what, e) = refused(&[("a.txt", b"caf\xE9 au lait")], "a.txt");
-    assert!(
-        what.ends_with("a byte that is not UTF-8 at byte 3"),
-        "{what}"
-    );
+    assert!(what.ends_with("a byte that is not UTF-8 at byte 3"), "{what}");
     assert!(e.help.unwrap().contains("iconv"));
 }
 
@@ -138,18 +113,9 @@ fn bad_bytes_in_a_row_are_counted_from_the_start_of_the_file() {
 
 #[test]
 fn a_syntax_error_has_its_row_and_column() {
-    let (what, _) = refused(
-        &[("a.jsonl", b"{\"text\": \"x\"}\n\n{\"text\": oops}\n")],
-        "a.jsonl",
-    );
-    assert!(
-        what.starts_with("line 3 of ") && what.contains("a.jsonl"),
-        "{what}"
-    );
-    assert!(
-        what.contains("(column 10)") && !what.contains("at line"),
-        "{what}"
-    );
+    let (what, _) = refused(&[("a.jsonl", b"{\"text\": \"x\"}\n\n{\"text\": oops}\n")], "a.jsonl");
+    assert!(what.starts_with("line 3 of ") && what.contains("a.jsonl"), "{what}");
+    assert!(what.contains("(column 10)") && !what.contains("at line"), "{what}");
 }
 
 #[test]
@@ -163,20 +129,14 @@ fn a_missing_field_lists_the_others_and_suggests_one() {
     let rows = b"{\"text\": \"x\"}\n{\"id\": 7, \"prompt\": \"p\", \"answer\": \"a\"}";
     let (what, e) = refused(&[("data.jsonl", rows)], "data.jsonl");
     assert!(what.starts_with("row 2 of "), "{what}");
-    assert!(
-        what.ends_with("data.jsonl has no field \"text\"; it has: id, prompt, answer"),
-        "{what}"
-    );
+    assert!(what.ends_with("data.jsonl has no field \"text\"; it has: id, prompt, answer"), "{what}");
     assert_eq!(e.help.unwrap(), "--columns text=prompt");
 }
 
 #[test]
 fn another_column_can_be_named() {
     let dir = folder(&[("a.jsonl", b"{\"prompt\": \"p\"}")]);
-    assert_eq!(
-        read_columns(&dir, &["a.jsonl"], "text=prompt").unwrap().0,
-        ["p"]
-    );
+    assert_eq!(read_columns(&dir, &["a.jsonl"], "text=prompt").unwrap().0, ["p"]);
 }
 
 #[test]
@@ -190,8 +150,5 @@ fn a_columns_value_that_does_not_parse_is_refused() {
 #[test]
 fn a_field_of_another_type_is_refused() {
     let (what, _) = refused(&[("a.jsonl", b"{\"text\": [\"x\"]}")], "a.jsonl");
-    assert!(
-        what.ends_with("field \"text\" is a list, expected a string"),
-        "{what}"
-    );
+    assert!(what.ends_with("field \"text\" is a list, expected a string"), "{what}");
 }

@@ -10,42 +10,22 @@ fn split(lengths: &[usize], holdout: &str) -> Split {
 
 fn assert_partition(corpus: &Corpus, split: &Split) {
     for t in &split.train {
-        assert!(
-            !split
-                .val
-                .iter()
-                .any(|v| v.doc == t.doc && overlap(&v.tokens, &t.tokens))
-        );
+        assert!(!split.val.iter().any(|v| v.doc == t.doc && overlap(&v.tokens, &t.tokens)));
     }
-    let covered: usize = split
-        .train
-        .iter()
-        .chain(&split.val)
-        .map(|p| p.tokens.len())
-        .sum();
+    let covered: usize = split.train.iter().chain(&split.val).map(|p| p.tokens.len()).sum();
     assert_eq!(covered, corpus.tokens());
 }
 
 #[test]
 fn sides_are_disjoint_and_cover_everything() {
-    for lengths in [
-        &[700][..],
-        &[50, 60],
-        &[10; 30],
-        &[17; 500],
-        &[5, 5, 5, 4000],
-    ] {
+    for lengths in [&[700][..], &[50, 60], &[10; 30], &[17; 500], &[5, 5, 5, 4000]] {
         for holdout in ["none", "1%", "30%", "99%", "1"] {
             // The same lengths give different texts, so that nothing is a copy.
             let corpus = corpus(BOTH, lengths);
             let split = Split::new(&corpus, holdout.parse().unwrap(), 0).unwrap();
             assert_partition(&corpus, &split);
             assert!(!split.train.is_empty());
-            assert_eq!(
-                split.val.is_empty(),
-                holdout == "none",
-                "{lengths:?} {holdout}"
-            );
+            assert_eq!(split.val.is_empty(), holdout == "none", "{lengths:?} {holdout}");
         }
     }
 }
@@ -84,11 +64,7 @@ fn a_document_keeps_its_side_when_others_come_before_it() {
     let side = |texts: &[&str]| {
         let corpus = Corpus::from_texts(texts, &Bytes::default(), NEITHER).unwrap();
         let split = Split::new(&corpus, Holdout::Docs(5), 0).unwrap();
-        split
-            .val
-            .iter()
-            .map(|p| corpus.doc(p.doc).to_vec())
-            .collect::<std::collections::BTreeSet<_>>()
+        split.val.iter().map(|p| corpus.doc(p.doc).to_vec()).collect::<std::collections::BTreeSet<_>>()
     };
     let forward: Vec<_> = texts.iter().map(String::as_str).collect();
     let backward: Vec<_> = forward.iter().rev().copied().collect();
@@ -103,19 +79,9 @@ fn copies_of_a_document_stay_together() {
     let split = Split::new(&corpus, Holdout::Docs(3), 0).unwrap();
     assert_eq!(split.val.len(), 6);
     for v in &split.val {
-        assert!(
-            !split
-                .train
-                .iter()
-                .any(|t| corpus.doc(t.doc) == corpus.doc(v.doc))
-        );
+        assert!(!split.train.iter().any(|t| corpus.doc(t.doc) == corpus.doc(v.doc)));
     }
-    let same = Corpus::from_texts(
-        &["one text twice", "one text twice"],
-        &Bytes::default(),
-        BOTH,
-    )
-    .unwrap();
+    let same = Corpus::from_texts(&["one text twice", "one text twice"], &Bytes::default(), BOTH).unwrap();
     let split = Split::new(&same, Holdout::Share(0.1), 0).unwrap();
     assert_eq!((split.train.len(), split.val.len()), (1, 1));
     assert!(split.train[0].tokens.end <= split.val[0].tokens.start);
@@ -125,10 +91,7 @@ fn copies_of_a_document_stay_together() {
 fn more_documents_than_there_are_is_an_error() {
     let corpus = corpus(BOTH, &[30, 40, 50]);
     let (what, _) = told(Split::new(&corpus, Holdout::Docs(3), 0).unwrap_err());
-    assert_eq!(
-        what,
-        "--val 3: expected fewer than the 3 different documents of the data"
-    );
+    assert_eq!(what, "--val 3: expected fewer than the 3 different documents of the data");
 }
 
 #[test]
