@@ -116,6 +116,7 @@ fn loading(out: &mut String, run: &RunRecord) {
 
 /// A code block whose fence is longer than any run of backticks inside.
 fn fenced(language: &str, code: &str) -> String {
+    let code: String = code.chars().filter(|&c| c == '\n' || !c.is_control()).collect();
     let longest = code.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest.max(2) + 1);
     format!("{fence}{language}\n{}\n{fence}\n", code.trim_end())
