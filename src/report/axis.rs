@@ -7,6 +7,8 @@ use crate::units::format_length;
 pub enum Scale {
     /// Evenly.
     Linear,
+    /// Evenly and from zero, for quantities whose size matters, not only their change.
+    FromZero,
     /// By logarithm; falls back to [`Scale::Linear`] when a value is not positive.
     Log,
     /// By logarithm, with ticks at powers of two.
@@ -37,6 +39,11 @@ impl Axis {
     /// An axis of plain numbers, evenly spread.
     pub fn linear(label: &str) -> Self {
         Self { label: label.into(), scale: Scale::Linear, unit: Unit::Number }
+    }
+
+    /// An axis of plain numbers from zero.
+    pub fn from_zero(label: &str) -> Self {
+        Self { scale: Scale::FromZero, ..Self::linear(label) }
     }
 
     /// An axis of plain numbers by logarithm.
@@ -75,7 +82,14 @@ impl Fit {
         if lo > hi {
             return None;
         }
-        let scale = if lo <= 1e-30 { Scale::Linear } else { axis.scale };
+        let scale = match axis.scale {
+            Scale::FromZero => {
+                (lo, hi) = (lo.min(0.0), hi.max(0.0));
+                Scale::Linear
+            }
+            _ if lo <= 1e-30 => Scale::Linear,
+            scale => scale,
+        };
         if scale == Scale::Linear {
             if hi - lo < 1e-12 * hi.abs().max(1e-9) {
                 let pad = if lo == 0.0 { 1.0 } else { 0.1 * lo.abs() };
@@ -125,7 +139,7 @@ impl Fit {
         match self.scale {
             Scale::Log2 => self.powers_of_two(),
             Scale::Log => self.decades().unwrap_or_else(|| self.even(unit)),
-            Scale::Linear => self.even(unit),
+            Scale::Linear | Scale::FromZero => self.even(unit),
         }
     }
 

@@ -39,7 +39,7 @@ pub fn training_loss(run: &RunRecord) -> Option<Svg> {
 
 /// Learning rate by step.
 pub fn learning_rate(run: &RunRecord) -> Option<Svg> {
-    by_step(run, "learning rate", Axis::linear("learning rate"), |s| s.lr)
+    by_step(run, "learning rate", Axis::from_zero("learning rate"), |s| s.lr)
 }
 
 /// Gradient norm by step.
@@ -49,7 +49,7 @@ pub fn gradient_norm(run: &RunRecord) -> Option<Svg> {
 
 /// Tokens per second by step.
 pub fn throughput(run: &RunRecord) -> Option<Svg> {
-    by_step(run, "throughput", Axis::linear("tokens per second"), |s| s.tokens_per_second)
+    by_step(run, "throughput", Axis::from_zero("tokens per second"), |s| s.tokens_per_second)
 }
 
 /// Peak memory by step; none when it was never measured.
@@ -59,9 +59,9 @@ pub fn memory(run: &RunRecord) -> Option<Svg> {
     }
     let mib = |s: &StepRecord| s.memory_bytes as f64 / (1 << 20) as f64;
     if run.steps.iter().any(|s| s.memory_bytes >= 4 << 30) {
-        by_step(run, "peak memory", Axis::linear("GiB"), move |s| mib(s) / 1024.0)
+        by_step(run, "peak memory", Axis::from_zero("GiB"), move |s| mib(s) / 1024.0)
     } else {
-        by_step(run, "peak memory", Axis::linear("MiB"), mib)
+        by_step(run, "peak memory", Axis::from_zero("MiB"), mib)
     }
 }
 

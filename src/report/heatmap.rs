@@ -5,7 +5,7 @@ use super::svg::{Anchor, Look, Svg};
 use super::text;
 
 const WIDTH: f64 = 360.0;
-const LEFT: f64 = 52.0;
+const LEFT: f64 = 66.0;
 const TOP: f64 = 8.0;
 const ROW: f64 = 30.0;
 /// Fill above which dark ink on the cell is harder to read than light.
@@ -75,5 +75,5 @@ fn draw_ramp(svg: &mut Svg, y: f64) {
         svg.rect("c-cell", (left + width * i as f64, y), (width + 0.2, 9.0), look);
     }
     svg.text("", Anchor::End, (left - 7.0, y + 9.0), "0 %");
-    svg.text("", Anchor::Start, (left + 147.0, y + 9.0), "100 % found");
+    svg.text("", Anchor::Start, (left + 147.0, y + 9.0), "100 %");
 }

@@ -53,7 +53,7 @@ fn header(run: &RunRecord) -> String {
         mode = escape(&method.mode),
         row = text::length(method.seq_len),
         label = verdict.outcome.label(),
-        sentence = escape(&verdict.sentence()),
+        sentence = escape(&text::capital(&verdict.headline())),
     )
 }
 
@@ -142,7 +142,7 @@ fn passkey(run: &RunRecord) -> String {
     if maps.is_empty() {
         return String::new();
     }
-    let text = "<p class=\"small\">A five-digit number hides at a depth of a long text; a cell says how often the model \
+    let text = "<p class=\"small\">A number hides at a depth of a long text; a cell says how often the model \
                 repeats it, in percent. Lengths right of the dashed line are beyond the original context.</p>\n";
     section("Passkey retrieval", &format!("<div class=\"figures three\">{maps}</div>\n{text}"))
 }
@@ -187,11 +187,13 @@ fn training(run: &RunRecord) -> String {
     }
     let facts =
         if facts.is_empty() { String::new() } else { format!("<p class=\"small\">{}</p>\n", escape(&facts.join(" · "))) };
-    let figures: String = figures.into_iter().map(|f| figure(f, "")).collect();
+    let figures: Vec<_> = figures.into_iter().flatten().map(|f| figure(Some(f), "")).collect();
     if figures.is_empty() {
         return String::new();
     }
-    section("Training", &format!("{facts}<div class=\"figures two\">{figures}</div>\n"))
+    // Five leave a hole in two columns.
+    let class = if figures.len() == 5 { "five" } else { "two" };
+    section("Training", &format!("{facts}<div class=\"figures {class}\">{}</div>\n", figures.concat()))
 }
 
 fn loading(run: &RunRecord) -> String {
