@@ -107,8 +107,8 @@ fn results(run: &RunRecord) -> String {
     }
     let rule = format!(
         "Best of each column in bold. Short context: change of perplexity at the longest measured length within the \
-         original {}. “Extended” asks for all of: perplexity at long context at most {LONG_SLACK} × the base’s within its \
-         own context, passkeys found {:.0} % or more where tried, short context at most {:.0} % worse.",
+         original {}. “Extended” asks for all of: perplexity at long context at most {LONG_SLACK}\u{a0}×\u{a0}the base’s within its \
+         own context, passkeys found {:.0}\u{a0}% or more where tried, short context at most {:.0}\u{a0}% worse.",
         text::length(run.model.context),
         PASSKEY_WORKS * 100.0,
         (SHORT_SLACK - 1.0) * 100.0
@@ -163,7 +163,7 @@ fn coverage(run: &RunRecord) -> String {
         text::length(run.method.seq_len),
         share.unwrap_or_default()
     );
-    grid_section("Distances seen in training", "wide", &figure(figures::coverage(run), &caption))
+    grid_section("What training could teach", "wide", &figure(figures::coverage(run), &caption))
 }
 
 fn training(run: &RunRecord) -> String {
