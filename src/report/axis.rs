@@ -208,7 +208,7 @@ fn number(v: f64, step: f64) -> String {
         return "0".into();
     }
     let (scaled, step, suffix) = match size {
-        s if s < 1e-3 || s >= 1e12 => return exponent(v),
+        s if !(1e-3..1e12).contains(&s) => return exponent(v),
         s if s >= 1e9 => (v / 1e9, step / 1e9, "G"),
         s if s >= 1e6 => (v / 1e6, step / 1e6, "M"),
         s if s >= 1e4 || (s >= 1e3 && step >= 1e3) => (v / 1e3, step / 1e3, "k"),

@@ -6,13 +6,13 @@ use super::svg::{Anchor, Look, Shape, Svg};
 /// Width of every chart in user units; pages scale it.
 pub const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 330.0;
-const LEFT: f64 = 62.0;
+const LEFT: f64 = 68.0;
 const RIGHT: f64 = 16.0;
 const BOTTOM: f64 = 50.0;
 const LEGEND_ROW: f64 = 20.0;
 const RULE_ROW: f64 = 17.0;
 /// Estimated advance of one character. On the wide side, because phones enlarge the text of a chart.
-const ADVANCE: f64 = 7.2;
+const ADVANCE: f64 = 8.0;
 
 /// A line in a chart.
 #[derive(Debug, Clone)]

@@ -137,7 +137,7 @@ fn long_context(run: &RunRecord) -> String {
 }
 
 fn passkey(run: &RunRecord) -> String {
-    let one = |eval: &EvalRecord| figure(figures::passkey(run, eval), "");
+    let one = |eval: &EvalRecord| figures::passkey(run, eval).map_or_else(String::new, |map| titled(&eval.name, &map, ""));
     let maps: String = run.evaluations.iter().map(one).collect();
     if maps.is_empty() {
         return String::new();
@@ -236,9 +236,12 @@ fn footer(run: &RunRecord) -> String {
 }
 
 fn figure(svg: Option<Svg>, caption: &str) -> String {
-    let Some(svg) = svg else { return String::new() };
+    svg.map_or_else(String::new, |svg| titled(svg.title(), &svg, caption))
+}
+
+fn titled(title: &str, svg: &Svg, caption: &str) -> String {
     let caption = if caption.is_empty() { String::new() } else { format!("<p class=\"small\">{}</p>", escape(caption)) };
-    format!("<figure><figcaption>{}</figcaption>\n{}{caption}</figure>\n", escape(svg.title()), svg.inline())
+    format!("<figure><figcaption>{}</figcaption>\n{}{caption}</figure>\n", escape(title), svg.inline())
 }
 
 fn grid_section(title: &str, class: &str, content: &str) -> String {

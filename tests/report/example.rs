@@ -92,7 +92,7 @@ fn step(i: u64) -> StepRecord {
         loss: 2.0 + 2.6 * (-t / 45.0).exp() + 0.13 * noise(i),
         grad_norm: 0.6 + 2.4 * (-t / 25.0).exp() + 0.2 * noise(i + 999).abs() + if i == 181 { 3.9 } else { 0.0 },
         lr: 2e-4 * warm * 0.5 * (1.0 + (std::f64::consts::PI * t / 300.0).cos()),
-        tokens_per_second: 11_800.0 + 420.0 * noise(i + 5) - if i % 50 == 0 { 3000.0 } else { 0.0 },
+        tokens_per_second: 11_800.0 + 420.0 * noise(i + 5) - if i.is_multiple_of(50) { 3000.0 } else { 0.0 },
         memory_bytes: 612 << 20,
         seconds: t * 2.78,
         epoch: t / 380.0,
