@@ -215,8 +215,10 @@ fn number(v: f64, step: f64) -> String {
         _ => (v, step, ""),
     };
     let decimals = (-step.log10()).ceil().clamp(0.0, 6.0) as usize;
-    // 1.5-like steps cannot come from `nice_step`, so one decimal more is never needed.
-    format!("{scaled:.decimals$}{suffix}")
+    let digits = format!("{scaled:.decimals$}");
+    // `1M` beside `1.5M` reads as well as `1.0M`; without a suffix the digits should line up.
+    let short = if suffix.is_empty() { &digits } else { digits.strip_suffix(".0").unwrap_or(&digits) };
+    format!("{short}{suffix}")
 }
 
 fn exponent(v: f64) -> String {
@@ -237,7 +239,7 @@ mod tests {
     #[test]
     fn ticks_are_the_ones_a_person_would_choose() {
         assert_eq!(labels(&Axis::linear("x"), &[0.0, 1.0]), ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
-        assert_eq!(labels(&Axis::linear("x"), &[0.0, 2e6]), ["0", "500k", "1M", "1.5M", "2M"].map(|s| s));
+        assert_eq!(labels(&Axis::linear("x"), &[0.0, 2e6]), ["0", "500k", "1M", "1.5M", "2M"]);
         assert_eq!(labels(&Axis::log("x"), &[4.0, 150.0]), ["5", "10", "20", "50", "100"]);
         assert_eq!(labels(&Axis::lengths("x"), &[512.0, 8192.0]), ["512", "1k", "2k", "4k", "8k"]);
         assert_eq!(labels(&Axis::linear("x"), &[0.0, 2e-5]), ["0", "5e-6", "1e-5", "1.5e-5", "2e-5"]);

@@ -275,7 +275,8 @@ fn draw_points(svg: &mut Svg, frame: &Frame, series: &Series, axis: &Axis) {
     let every = series.points.len().div_ceil(160).max(1);
     for (i, &(x, y)) in series.points.iter().enumerate().filter(|p| drawable(p.1.0)) {
         let wanted = i % every == 0 || i + 1 == series.points.len();
-        let hover = format!("{}\n{}: {}", series.name, at_label(axis, x), value_label(y));
+        let name = if series.name.is_empty() { String::new() } else { format!("{}\n", series.name) };
+        let hover = format!("{name}{}: {}", at_label(axis, x), value_label(y));
         if !drawable(y) {
             cross(svg, frame.px(x), &hover);
         } else if series.stroke == Stroke::Marked {

@@ -42,7 +42,7 @@ fn header(run: &RunRecord) -> String {
     format!(
         "<header>\n<p class=\"eyebrow\">ltrain run report</p>\n\
          <h1>{name} <span class=\"span\">{from} <span class=\"arrow\">→</span> {to}</span></h1>\n\
-         <p class=\"lede\">{positions} positions · {rope} · {mode} · trained on rows of {row} tokens</p>\n\
+         <p class=\"lede\">{positions} positions · {rope} · {mode} training on rows of {row} tokens</p>\n\
          <section class=\"verdict v-{class}\">\n<p class=\"headline\"><span class=\"badge\">{label}</span> {sentence}.</p>\n\
          <div class=\"tiles\">{tiles}</div>\n</section>\n</header>\n",
         name = escape(&model.name),

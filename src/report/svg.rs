@@ -131,6 +131,9 @@ impl Svg {
 
     /// Text read from bottom to top.
     pub fn text_up(&mut self, class: &str, at: (f64, f64), text: &str) {
+        if text.is_empty() {
+            return;
+        }
         let (x, y) = (Num(at.0), Num(at.1));
         self.put(format_args!(
             "<text class=\"{class}\" text-anchor=\"middle\" transform=\"translate({x} {y}) rotate(-90)\">{}</text>",
