@@ -90,10 +90,11 @@ fn results(run: &RunRecord) -> String {
     }
     head.push_str("</tr></thead>");
     let mut body = String::new();
-    for (name, role, cells) in &table.rows {
+    for ((name, role, cells), eval) in table.rows.iter().zip(&run.evaluations) {
+        let hover = if eval.rope.is_empty() { String::new() } else { format!(" title=\"measured with {}\"", escape(&eval.rope)) };
         let class = if *role == Role::After { " class=\"after\"" } else { "" };
         let dot = format!("<span class=\"dot d{}\"></span>", figures::colour(*role));
-        let _ = write!(body, "<tr{class}><th scope=\"row\">{dot}{}</th>", escape(name));
+        let _ = write!(body, "<tr{class}><th scope=\"row\"{hover}>{dot}{}</th>", escape(name));
         let starts = table.groups.iter().flat_map(|g| 0..g.columns.len());
         for (cell, i) in cells.iter().zip(starts) {
             let mark = match cell.mark {
@@ -156,11 +157,18 @@ fn coverage(run: &RunRecord) -> String {
             text::length(run.method.target)
         )
     });
+    let row = text::length(run.method.seq_len);
+    // Rows longer than the original context show long distances by themselves.
+    let beyond = if run.method.seq_len <= run.model.context {
+        format!(
+            "every bar right of it is a distance that rows of {row} tokens could show only because their positions were spread out"
+        )
+    } else {
+        format!("right of it are those that rows of {row} tokens added")
+    };
     let caption = format!(
-        "Attention only learns distances it meets. Left of the rule are those the base was trained with; every bar right \
-         of it is a distance that rows of {} tokens could show only because their positions were spread out. Shaded \
+        "Attention only learns distances it meets. Left of the rule are those the base was trained with; {beyond}. Shaded \
          columns were never seen.{}",
-        text::length(run.method.seq_len),
         share.unwrap_or_default()
     );
     grid_section("What training could teach", "wide", &figure(figures::coverage(run), &caption))
