@@ -7,6 +7,8 @@ use crate::units::format_length;
 pub enum Scale {
     /// Evenly.
     Linear,
+    /// Evenly and from zero, for quantities whose size matters, not only their change.
+    FromZero,
     /// By logarithm; falls back to [`Scale::Linear`] when a value is not positive.
     Log,
     /// By logarithm, with ticks at powers of two.
@@ -37,6 +39,11 @@ impl Axis {
     /// An axis of plain numbers, evenly spread.
     pub fn linear(label: &str) -> Self {
         Self { label: label.into(), scale: Scale::Linear, unit: Unit::Number }
+    }
+
+    /// An axis of plain numbers from zero.
+    pub fn from_zero(label: &str) -> Self {
+        Self { scale: Scale::FromZero, ..Self::linear(label) }
     }
 
     /// An axis of plain numbers by logarithm.
@@ -75,7 +82,14 @@ impl Fit {
         if lo > hi {
             return None;
         }
-        let scale = if lo <= 1e-30 { Scale::Linear } else { axis.scale };
+        let scale = match axis.scale {
+            Scale::FromZero => {
+                (lo, hi) = (lo.min(0.0), hi.max(0.0));
+                Scale::Linear
+            }
+            _ if lo <= 1e-30 => Scale::Linear,
+            scale => scale,
+        };
         if scale == Scale::Linear {
             if hi - lo < 1e-12 * hi.abs().max(1e-9) {
                 let pad = if lo == 0.0 { 1.0 } else { 0.1 * lo.abs() };
@@ -125,7 +139,7 @@ impl Fit {
         match self.scale {
             Scale::Log2 => self.powers_of_two(),
             Scale::Log => self.decades().unwrap_or_else(|| self.even(unit)),
-            Scale::Linear => self.even(unit),
+            Scale::Linear | Scale::FromZero => self.even(unit),
         }
     }
 
@@ -194,15 +208,17 @@ fn number(v: f64, step: f64) -> String {
         return "0".into();
     }
     let (scaled, step, suffix) = match size {
-        s if s < 1e-3 || s >= 1e12 => return exponent(v),
+        s if !(1e-3..1e12).contains(&s) => return exponent(v),
         s if s >= 1e9 => (v / 1e9, step / 1e9, "G"),
         s if s >= 1e6 => (v / 1e6, step / 1e6, "M"),
         s if s >= 1e4 || (s >= 1e3 && step >= 1e3) => (v / 1e3, step / 1e3, "k"),
         _ => (v, step, ""),
     };
     let decimals = (-step.log10()).ceil().clamp(0.0, 6.0) as usize;
-    // 1.5-like steps cannot come from `nice_step`, so one decimal more is never needed.
-    format!("{scaled:.decimals$}{suffix}")
+    let digits = format!("{scaled:.decimals$}");
+    // `1M` beside `1.5M` reads as well as `1.0M`; without a suffix the digits should line up.
+    let short = if suffix.is_empty() { &digits } else { digits.strip_suffix(".0").unwrap_or(&digits) };
+    format!("{short}{suffix}")
 }
 
 fn exponent(v: f64) -> String {
@@ -223,7 +239,7 @@ mod tests {
     #[test]
     fn ticks_are_the_ones_a_person_would_choose() {
         assert_eq!(labels(&Axis::linear("x"), &[0.0, 1.0]), ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
-        assert_eq!(labels(&Axis::linear("x"), &[0.0, 2e6]), ["0", "500k", "1M", "1.5M", "2M"].map(|s| s));
+        assert_eq!(labels(&Axis::linear("x"), &[0.0, 2e6]), ["0", "500k", "1M", "1.5M", "2M"]);
         assert_eq!(labels(&Axis::log("x"), &[4.0, 150.0]), ["5", "10", "20", "50", "100"]);
         assert_eq!(labels(&Axis::lengths("x"), &[512.0, 8192.0]), ["512", "1k", "2k", "4k", "8k"]);
         assert_eq!(labels(&Axis::linear("x"), &[0.0, 2e-5]), ["0", "5e-6", "1e-5", "1.5e-5", "2e-5"]);

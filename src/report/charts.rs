@@ -6,12 +6,13 @@ use super::svg::{Anchor, Look, Shape, Svg};
 /// Width of every chart in user units; pages scale it.
 pub const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 330.0;
-const LEFT: f64 = 62.0;
+const LEFT: f64 = 68.0;
 const RIGHT: f64 = 16.0;
 const BOTTOM: f64 = 50.0;
 const LEGEND_ROW: f64 = 20.0;
+const RULE_ROW: f64 = 17.0;
 /// Estimated advance of one character. On the wide side, because phones enlarge the text of a chart.
-const ADVANCE: f64 = 7.2;
+const ADVANCE: f64 = 8.0;
 
 /// A line in a chart.
 #[derive(Debug, Clone)]
@@ -123,16 +124,46 @@ impl Frame {
         svg.text_up("", (15.0, (self.top + Self::BASE) / 2.0), &y.label);
     }
 
-    fn draw_rules(&self, svg: &mut Svg, rules: &[Rule]) {
-        for (i, rule) in rules.iter().filter(|r| drawable(r.at) && self.x.contains(r.at)).enumerate() {
-            let at = self.px(rule.at);
-            svg.line("c-rule", (at, self.top), (at, Self::BASE));
-            let room = rule.label.chars().count() as f64 * ADVANCE + 6.0;
-            let row = self.top + 13.0 + 17.0 * (i % 2) as f64;
-            let (anchor, x) = if at + room > WIDTH - RIGHT { (Anchor::End, at - 5.0) } else { (Anchor::Start, at + 5.0) };
-            svg.text("c-ink", anchor, (x, row), &rule.label);
+    fn draw_rules(&self, svg: &mut Svg, labels: &[RuleLabel]) {
+        for label in labels {
+            let at = self.px(label.at);
+            let y = self.top - RULE_ROW * (label.row + 1) as f64 + 12.0;
+            svg.line("c-rule", (at, y + 4.0), (at, Self::BASE));
+            svg.text("c-ink", label.anchor, (label.x, y), &label.text);
         }
     }
+}
+
+/// A rule with its label placed above the plotting area, clear of the others.
+struct RuleLabel {
+    at: f64,
+    row: usize,
+    x: f64,
+    anchor: Anchor,
+    text: String,
+}
+
+fn place_rules(rules: &[Rule], x: &Fit) -> Vec<RuleLabel> {
+    let mut placed: Vec<RuleLabel> = Vec::new();
+    let mut ends: Vec<f64> = Vec::new();
+    for rule in rules.iter().filter(|r| drawable(r.at) && x.contains(r.at)) {
+        let at = LEFT + x.at(rule.at) * (WIDTH - LEFT - RIGHT);
+        let room = rule.label.chars().count() as f64 * ADVANCE;
+        let (anchor, left) = match at - room / 2.0 {
+            l if l < LEFT => (Anchor::Start, at),
+            l if l + room > WIDTH => (Anchor::End, at - room),
+            l => (Anchor::Middle, l),
+        };
+        let row = ends.iter().position(|&end| end < left).unwrap_or(ends.len());
+        ends.resize(ends.len().max(row + 1), 0.0);
+        ends[row] = left + room + 8.0;
+        placed.push(RuleLabel { at: rule.at, row, x: at, anchor, text: rule.label.clone() });
+    }
+    placed
+}
+
+fn rule_room(labels: &[RuleLabel]) -> f64 {
+    labels.iter().map(|l| l.row + 1).max().unwrap_or(0) as f64 * RULE_ROW
 }
 
 fn empty(title: &str) -> Svg {
@@ -145,7 +176,7 @@ impl LineChart {
     /// Draws it.
     pub fn draw(&self) -> Svg {
         let points = || self.series.iter().flat_map(|s| s.points.iter());
-        let rules = self.rules.iter().map(|r| r.at).filter(|_| points().next().is_some());
+        let rules = self.rules.iter().map(|r| r.at);
         let x = Fit::new(&self.x, points().map(|p| p.0).chain(rules));
         let y = Fit::new(&self.y, points().map(|p| p.1));
         let (Some(x), Some(y)) = (x, y) else {
@@ -155,9 +186,11 @@ impl LineChart {
         let mut svg = Svg::new(WIDTH, HEIGHT, &self.title);
         let legend = self.legend();
         let rows = legend.last().map_or(0.0, |l| l.1 + 1.0);
-        let frame = Frame { x, y: y.pad(&self.y, 0.06), top: 12.0 + rows * LEGEND_ROW };
+        let rules = place_rules(&self.rules, &x);
+        let top = 12.0 + rows * LEGEND_ROW + rule_room(&rules);
+        let frame = Frame { x, y: y.pad(&self.y, 0.06), top };
         frame.draw(&mut svg, &self.x, &self.y);
-        frame.draw_rules(&mut svg, &self.rules);
+        frame.draw_rules(&mut svg, &rules);
         for series in &self.series {
             draw_lines(&mut svg, &frame, series);
         }
@@ -242,7 +275,8 @@ fn draw_points(svg: &mut Svg, frame: &Frame, series: &Series, axis: &Axis) {
     let every = series.points.len().div_ceil(160).max(1);
     for (i, &(x, y)) in series.points.iter().enumerate().filter(|p| drawable(p.1.0)) {
         let wanted = i % every == 0 || i + 1 == series.points.len();
-        let hover = format!("{}\n{}: {}", series.name, at_label(axis, x), value_label(y));
+        let name = if series.name.is_empty() { String::new() } else { format!("{}\n", series.name) };
+        let hover = format!("{name}{}: {}", at_label(axis, x), value_label(y));
         if !drawable(y) {
             cross(svg, frame.px(x), &hover);
         } else if series.stroke == Stroke::Marked {
@@ -290,7 +324,8 @@ impl Histogram {
             return empty(&self.title);
         };
         let mut svg = Svg::new(WIDTH, HEIGHT, &self.title);
-        let frame = Frame { x, y: y.pad(&self.y, 0.1), top: 14.0 };
+        let rules = place_rules(&self.rules, &x);
+        let frame = Frame { x, y: y.pad(&self.y, 0.1), top: 8.0 + rule_room(&rules) };
         frame.draw(&mut svg, &self.x, &self.y);
         for bar in drawn() {
             let (left, right) = (frame.px(bar.lo), frame.px(bar.hi));
@@ -301,7 +336,7 @@ impl Histogram {
             let look = Look { hover: bar.hover.clone(), ..Look::default() };
             svg.rect(class, (left, top), (width, Frame::BASE - top), look);
         }
-        frame.draw_rules(&mut svg, &self.rules);
+        frame.draw_rules(&mut svg, &rules);
         svg
     }
 }

@@ -39,7 +39,7 @@ pub fn training_loss(run: &RunRecord) -> Option<Svg> {
 
 /// Learning rate by step.
 pub fn learning_rate(run: &RunRecord) -> Option<Svg> {
-    by_step(run, "learning rate", Axis::linear("learning rate"), |s| s.lr)
+    by_step(run, "learning rate", Axis::from_zero(""), |s| s.lr)
 }
 
 /// Gradient norm by step.
@@ -49,7 +49,7 @@ pub fn gradient_norm(run: &RunRecord) -> Option<Svg> {
 
 /// Tokens per second by step.
 pub fn throughput(run: &RunRecord) -> Option<Svg> {
-    by_step(run, "throughput", Axis::linear("tokens per second"), |s| s.tokens_per_second)
+    by_step(run, "throughput", Axis::from_zero("tokens per second"), |s| s.tokens_per_second)
 }
 
 /// Peak memory by step; none when it was never measured.
@@ -59,9 +59,9 @@ pub fn memory(run: &RunRecord) -> Option<Svg> {
     }
     let mib = |s: &StepRecord| s.memory_bytes as f64 / (1 << 20) as f64;
     if run.steps.iter().any(|s| s.memory_bytes >= 4 << 30) {
-        by_step(run, "peak memory", Axis::linear("GiB"), move |s| mib(s) / 1024.0)
+        by_step(run, "peak memory", Axis::from_zero("GiB"), move |s| mib(s) / 1024.0)
     } else {
-        by_step(run, "peak memory", Axis::linear("MiB"), mib)
+        by_step(run, "peak memory", Axis::from_zero("MiB"), mib)
     }
 }
 
@@ -184,17 +184,20 @@ fn line(name: &str, colour: usize, stroke: Stroke, points: Vec<(f64, f64)>) -> S
     Series { name: text::one_line(name), points, colour, stroke }
 }
 
-/// Exponential average over about a fortieth of the run, started without bias; gaps stay gaps.
+/// Centred mean over about a thirtieth of the run, so that the curve does not lag; narrower at the ends, gaps stay gaps.
 fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let keep = 1.0 - 1.0 / (points.len() as f64 / 40.0).clamp(1.0, 50.0);
-    let (mut sum, mut weight) = (0.0, 0.0);
-    let next = |&(x, y): &(f64, f64)| {
-        if !drawable(y) {
-            return (x, f64::NAN);
+    let mut sums = vec![(0.0, 0.0)];
+    let (mut sum, mut count) = (0.0, 0.0);
+    for &(_, y) in points {
+        if drawable(y) {
+            (sum, count) = (sum + y, count + 1.0);
         }
-        sum = keep * sum + y;
-        weight = keep * weight + 1.0;
-        (x, sum / weight)
+        sums.push((sum, count));
+    }
+    let mean = |(i, &(x, y)): (usize, &(f64, f64))| {
+        let half = (points.len() / 60).min(i).min(points.len() - 1 - i);
+        let (from, to) = (sums[i - half], sums[i + half + 1]);
+        (x, if drawable(y) { (to.0 - from.0) / (to.1 - from.1) } else { f64::NAN })
     };
-    points.iter().map(next).collect()
+    points.iter().enumerate().map(mean).collect()
 }

@@ -4,8 +4,8 @@ use super::record::Grid;
 use super::svg::{Anchor, Look, Svg};
 use super::text;
 
-const WIDTH: f64 = 360.0;
-const LEFT: f64 = 52.0;
+const WIDTH: f64 = 300.0;
+const LEFT: f64 = 64.0;
 const TOP: f64 = 8.0;
 const ROW: f64 = 30.0;
 /// Fill above which dark ink on the cell is harder to read than light.
@@ -68,12 +68,12 @@ fn draw_cell(svg: &mut Svg, at: (f64, f64), size: (f64, f64), share: Option<f64>
 
 fn draw_ramp(svg: &mut Svg, y: f64) {
     const STEPS: usize = 20;
-    let width = 140.0 / STEPS as f64;
-    let left = (LEFT + WIDTH) / 2.0 - 70.0;
+    let width = 110.0 / STEPS as f64;
+    let left = (LEFT + WIDTH) / 2.0 - 55.0;
     for i in 0..STEPS {
         let look = Look { opacity: Some(i as f64 / (STEPS - 1) as f64), ..Look::default() };
         svg.rect("c-cell", (left + width * i as f64, y), (width + 0.2, 9.0), look);
     }
     svg.text("", Anchor::End, (left - 7.0, y + 9.0), "0 %");
-    svg.text("", Anchor::Start, (left + 147.0, y + 9.0), "100 % found");
+    svg.text("", Anchor::Start, (left + 117.0, y + 9.0), "100 %");
 }

@@ -42,7 +42,7 @@ fn header(run: &RunRecord) -> String {
     format!(
         "<header>\n<p class=\"eyebrow\">ltrain run report</p>\n\
          <h1>{name} <span class=\"span\">{from} <span class=\"arrow\">→</span> {to}</span></h1>\n\
-         <p class=\"lede\">{positions} positions · {rope} · {mode} · trained on rows of {row} tokens</p>\n\
+         <p class=\"lede\">{positions} positions · {rope} · {mode} training on rows of {row} tokens</p>\n\
          <section class=\"verdict v-{class}\">\n<p class=\"headline\"><span class=\"badge\">{label}</span> {sentence}.</p>\n\
          <div class=\"tiles\">{tiles}</div>\n</section>\n</header>\n",
         name = escape(&model.name),
@@ -53,7 +53,7 @@ fn header(run: &RunRecord) -> String {
         mode = escape(&method.mode),
         row = text::length(method.seq_len),
         label = verdict.outcome.label(),
-        sentence = escape(&verdict.sentence()),
+        sentence = escape(&text::capital(&verdict.headline())),
     )
 }
 
@@ -90,10 +90,11 @@ fn results(run: &RunRecord) -> String {
     }
     head.push_str("</tr></thead>");
     let mut body = String::new();
-    for (name, role, cells) in &table.rows {
+    for ((name, role, cells), eval) in table.rows.iter().zip(&run.evaluations) {
+        let hover = if eval.rope.is_empty() { String::new() } else { format!(" title=\"measured with {}\"", escape(&eval.rope)) };
         let class = if *role == Role::After { " class=\"after\"" } else { "" };
         let dot = format!("<span class=\"dot d{}\"></span>", figures::colour(*role));
-        let _ = write!(body, "<tr{class}><th scope=\"row\">{dot}{}</th>", escape(name));
+        let _ = write!(body, "<tr{class}><th scope=\"row\"{hover}>{dot}{}</th>", escape(name));
         let starts = table.groups.iter().flat_map(|g| 0..g.columns.len());
         for (cell, i) in cells.iter().zip(starts) {
             let mark = match cell.mark {
@@ -107,8 +108,8 @@ fn results(run: &RunRecord) -> String {
     }
     let rule = format!(
         "Best of each column in bold. Short context: change of perplexity at the longest measured length within the \
-         original {}. “Extended” asks for all of: perplexity at long context at most {LONG_SLACK} × the base’s within its \
-         own context, passkeys found {:.0} % or more where tried, short context at most {:.0} % worse.",
+         original {}. “Extended” asks for all of: perplexity at long context at most {LONG_SLACK}\u{a0}×\u{a0}the base’s within its \
+         own context, passkeys found {:.0}\u{a0}% or more where tried, short context at most {:.0}\u{a0}% worse.",
         text::length(run.model.context),
         PASSKEY_WORKS * 100.0,
         (SHORT_SLACK - 1.0) * 100.0
@@ -137,12 +138,12 @@ fn long_context(run: &RunRecord) -> String {
 }
 
 fn passkey(run: &RunRecord) -> String {
-    let one = |eval: &EvalRecord| figure(figures::passkey(run, eval), "");
+    let one = |eval: &EvalRecord| figures::passkey(run, eval).map_or_else(String::new, |map| titled(&eval.name, &map, ""));
     let maps: String = run.evaluations.iter().map(one).collect();
     if maps.is_empty() {
         return String::new();
     }
-    let text = "<p class=\"small\">A five-digit number hides at a depth of a long text; a cell says how often the model \
+    let text = "<p class=\"small\">A number hides at a depth of a long text; a cell says how often the model \
                 repeats it, in percent. Lengths right of the dashed line are beyond the original context.</p>\n";
     section("Passkey retrieval", &format!("<div class=\"figures three\">{maps}</div>\n{text}"))
 }
@@ -156,14 +157,21 @@ fn coverage(run: &RunRecord) -> String {
             text::length(run.method.target)
         )
     });
+    let row = text::length(run.method.seq_len);
+    // Rows longer than the original context show long distances by themselves.
+    let beyond = if run.method.seq_len <= run.model.context {
+        format!(
+            "every bar right of it is a distance that rows of {row} tokens could show only because their positions were spread out"
+        )
+    } else {
+        format!("right of it are those that rows of {row} tokens added")
+    };
     let caption = format!(
-        "Attention only learns distances it meets. Left of the rule are those the base was trained with; every bar right \
-         of it is a distance that rows of {} tokens could show only because their positions were spread out. Shaded \
+        "Attention only learns distances it meets. Left of the rule are those the base was trained with; {beyond}. Shaded \
          columns were never seen.{}",
-        text::length(run.method.seq_len),
         share.unwrap_or_default()
     );
-    grid_section("Distances seen in training", "wide", &figure(figures::coverage(run), &caption))
+    grid_section("What training could teach", "wide", &figure(figures::coverage(run), &caption))
 }
 
 fn training(run: &RunRecord) -> String {
@@ -187,11 +195,13 @@ fn training(run: &RunRecord) -> String {
     }
     let facts =
         if facts.is_empty() { String::new() } else { format!("<p class=\"small\">{}</p>\n", escape(&facts.join(" · "))) };
-    let figures: String = figures.into_iter().map(|f| figure(f, "")).collect();
+    let figures: Vec<_> = figures.into_iter().flatten().map(|f| figure(Some(f), "")).collect();
     if figures.is_empty() {
         return String::new();
     }
-    section("Training", &format!("{facts}<div class=\"figures two\">{figures}</div>\n"))
+    // Five leave a hole in two columns.
+    let class = if figures.len() == 5 { "five" } else { "two" };
+    section("Training", &format!("{facts}<div class=\"figures {class}\">{}</div>\n", figures.concat()))
 }
 
 fn loading(run: &RunRecord) -> String {
@@ -234,9 +244,12 @@ fn footer(run: &RunRecord) -> String {
 }
 
 fn figure(svg: Option<Svg>, caption: &str) -> String {
-    let Some(svg) = svg else { return String::new() };
+    svg.map_or_else(String::new, |svg| titled(svg.title(), &svg, caption))
+}
+
+fn titled(title: &str, svg: &Svg, caption: &str) -> String {
     let caption = if caption.is_empty() { String::new() } else { format!("<p class=\"small\">{}</p>", escape(caption)) };
-    format!("<figure><figcaption>{}</figcaption>\n{}{caption}</figure>\n", escape(svg.title()), svg.inline())
+    format!("<figure><figcaption>{}</figcaption>\n{}{caption}</figure>\n", escape(title), svg.inline())
 }
 
 fn grid_section(title: &str, class: &str, content: &str) -> String {

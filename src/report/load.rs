@@ -74,7 +74,7 @@ fn adapter_snippets(adapter: &str, run: &RunRecord) -> Vec<Snippet> {
         vllm_rank(export.rank.unwrap_or(16)),
         shell(adapter)
     );
-    vec![
+    let mut all = vec![
         Snippet {
             tool: "PEFT",
             language: "python",
@@ -88,7 +88,14 @@ fn adapter_snippets(adapter: &str, run: &RunRecord) -> Vec<Snippet> {
             code: vllm,
             note: export.overrides.as_ref().map(|_| "without the overrides vLLM uses the base's RoPE"),
         },
-    ]
+    ];
+    all.extend(patched.map(|dir| Snippet {
+        tool: "llama.cpp, with the adapter",
+        language: "sh",
+        code: format!("python convert_lora_to_gguf.py --base {} {} --outfile adapter.gguf", shell(dir), shell(adapter)),
+        note: Some("for --lora; the base GGUF has to be converted with the same changed config.json"),
+    }));
+    all
 }
 
 /// vLLM accepts only these ranks.

@@ -115,7 +115,7 @@ pub struct Export {
     pub patched_config: Option<String>,
     /// Rank of the adapter.
     pub rank: Option<usize>,
-    /// The RoPE part of `config.json` as compact JSON, for `--hf-overrides`.
+    /// What changed in `config.json` as compact JSON (RoPE, `max_position_embeddings`), for vLLM's `--hf-overrides`.
     pub overrides: Option<String>,
 }
 

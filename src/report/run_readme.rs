@@ -23,9 +23,10 @@ pub fn card(run: &RunRecord) -> String {
     let verdict = Verdict::of(run);
     let _ = writeln!(
         out,
-        "Context extension with [ltrain](report.html): **{}**. {}.\n",
-        verdict.outcome.label(),
-        capital(&verdict.sentence())
+        "**{}**: {}. {}. Figures in [report.html](report.html).\n",
+        text::capital(verdict.outcome.label()),
+        verdict.headline(),
+        text::capital(&verdict.sentence())
     );
     results(&mut out, run);
     made(&mut out, run);
@@ -109,20 +110,15 @@ fn loading(out: &mut String, run: &RunRecord) {
     for s in snippets {
         let _ = writeln!(out, "{}:\n\n{}", s.tool, fenced(s.language, &s.code));
         if let Some(note) = s.note {
-            let _ = writeln!(out, "{}.\n", capital(note));
+            let _ = writeln!(out, "{}.\n", text::capital(note));
         }
     }
 }
 
 /// A code block whose fence is longer than any run of backticks inside.
 fn fenced(language: &str, code: &str) -> String {
+    let code: String = code.chars().filter(|&c| c == '\n' || !c.is_control()).collect();
     let longest = code.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest.max(2) + 1);
     format!("{fence}{language}\n{}\n{fence}\n", code.trim_end())
-}
-
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    let first = chars.next().map(|c| c.to_uppercase().collect::<String>());
-    first.unwrap_or_default() + chars.as_str()
 }

@@ -37,6 +37,8 @@ pub struct Svg {
 
 /// Room for the title above the drawing in a file; a page writes its own heading.
 const TITLE_ROOM: f64 = 36.0;
+/// Room at the sides of a file; a page has its own padding.
+const MARGIN: f64 = 10.0;
 
 impl Svg {
     /// An empty drawing. `title` is its accessible name and the heading of the file.
@@ -131,6 +133,9 @@ impl Svg {
 
     /// Text read from bottom to top.
     pub fn text_up(&mut self, class: &str, at: (f64, f64), text: &str) {
+        if text.is_empty() {
+            return;
+        }
         let (x, y) = (Num(at.0), Num(at.1));
         self.put(format_args!(
             "<text class=\"{class}\" text-anchor=\"middle\" transform=\"translate({x} {y}) rotate(-90)\">{}</text>",
@@ -151,13 +156,13 @@ impl Svg {
 
     /// The drawing as a file: own stylesheet, background and heading; it follows the viewer's theme.
     pub fn file(&self) -> String {
-        let (w, h) = (self.width, self.height + TITLE_ROOM);
+        let (w, h) = (self.width + 2.0 * MARGIN, self.height + TITLE_ROOM);
         let title = escape(&self.title);
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"c\" width=\"{w}\" height=\"{h}\" \
-             viewBox=\"0 -{TITLE_ROOM} {w} {h}\" role=\"img\" aria-label=\"{title}\">\n<style>\n{}</style>\n\
-             <rect class=\"c-bg\" x=\"0\" y=\"-{TITLE_ROOM}\" width=\"{w}\" height=\"{h}\"/>\n\
-             <text class=\"c-title\" x=\"14\" y=\"-12\">{title}</text>\n{}</svg>\n",
+             viewBox=\"-{MARGIN} -{TITLE_ROOM} {w} {h}\" role=\"img\" aria-label=\"{title}\">\n<style>\n{}</style>\n\
+             <rect class=\"c-bg\" x=\"-{MARGIN}\" y=\"-{TITLE_ROOM}\" width=\"{w}\" height=\"{h}\"/>\n\
+             <text class=\"c-title\" x=\"6\" y=\"-12\">{title}</text>\n{}</svg>\n",
             palette::file_css(),
             self.body,
             w = Num(w),

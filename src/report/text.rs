@@ -72,3 +72,10 @@ pub fn magnitude(n: u64) -> String {
         _ => format!("{:.2} T", v / 1e12),
     }
 }
+
+/// The text with its first letter in upper case.
+pub fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_uppercase().collect::<String>());
+    first.unwrap_or_default() + chars.as_str()
+}

@@ -76,21 +76,40 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// What it rests on: long context, passkey, short context, as far as measured.
     pub claims: Vec<Claim>,
+    /// What is missing for [`Outcome::Extended`].
+    pub shortfalls: Vec<String>,
+    context: usize,
 }
 
 impl Verdict {
     /// Judges a run by its `Before` and `After` evaluations.
     pub fn of(run: &RunRecord) -> Self {
         let (Some(before), Some(after)) = (run.evaluation(Role::Before), run.evaluation(Role::After)) else {
-            return Self { outcome: Outcome::Unmeasured, claims: Vec::new() };
+            return Self { outcome: Outcome::Unmeasured, claims: Vec::new(), shortfalls: Vec::new(), context: run.model.context };
         };
         let facts = Facts { context: run.model.context, before, after, control: run.evaluation(Role::Control) };
         let long = facts.long(run.method.target);
         let short = facts.short();
         let passkey = facts.passkey(run.method.target);
-        let outcome = judge(long, short, passkey);
+        let shortfalls = shortfalls(long, short, passkey, run.model.context);
+        let outcome = judge(long, passkey, &shortfalls);
         let claims = [long.map(|l| facts.long_claim(l, short)), passkey.map(|p| facts.passkey_claim(p)), short.map(short_claim)];
-        Self { outcome, claims: claims.into_iter().flatten().collect() }
+        Self { outcome, claims: claims.into_iter().flatten().collect(), shortfalls, context: run.model.context }
+    }
+
+    /// What it means, in one sentence.
+    pub fn headline(&self) -> String {
+        let (context, but) = (text::length(self.context), self.shortfalls.join("; "));
+        match self.outcome {
+            Outcome::Extended => {
+                format!("beyond {context} the model is now about as good as the base was within it, and it stayed good there")
+            }
+            Outcome::Partly => format!("better beyond {context} than the base, but {but}"),
+            Outcome::NotExtended => format!("no better beyond {context} than the base: {but}"),
+            Outcome::Unmeasured => {
+                "there is no measurement before and after at a common length beyond the original context".into()
+            }
+        }
     }
 
     /// All claims in one sentence, or why there are none.
@@ -215,15 +234,37 @@ fn improves(long: Pair) -> bool {
     long.after <= 0.9 * long.before
 }
 
-fn judge(long: Option<Pair>, short: Option<Pair>, passkey: Option<Pair>) -> Outcome {
-    if long.is_none() && passkey.is_none() {
-        return Outcome::Unmeasured;
-    }
-    let kept = short.is_some_and(|s| s.after <= SHORT_SLACK * s.before);
-    let retrieves = passkey.is_none_or(|p| p.after >= PASSKEY_WORKS);
-    if kept && retrieves && long.is_some_and(|l| long_works(l, short)) {
-        return Outcome::Extended;
-    }
+fn judge(long: Option<Pair>, passkey: Option<Pair>, shortfalls: &[String]) -> Outcome {
     let better = long.is_some_and(improves) || passkey.is_some_and(|p| p.after > p.before + 0.1);
-    if better { Outcome::Partly } else { Outcome::NotExtended }
+    match (long.is_some() || passkey.is_some(), shortfalls.is_empty(), better) {
+        (false, _, _) => Outcome::Unmeasured,
+        (true, true, _) => Outcome::Extended,
+        (true, false, true) => Outcome::Partly,
+        (true, false, false) => Outcome::NotExtended,
+    }
+}
+
+fn shortfalls(long: Option<Pair>, short: Option<Pair>, passkey: Option<Pair>, context: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    match (long, short) {
+        (None, _) => found.push(format!("perplexity beyond {} was not measured", text::length(context))),
+        (Some(l), Some(s)) if !long_works(l, short) => found.push(format!(
+            "perplexity at {} is {} times the base’s at {}",
+            text::length(l.length),
+            text::perplexity(Some(l.after / s.before)),
+            text::length(s.length)
+        )),
+        _ => {}
+    }
+    if let Some(p) = passkey.filter(|p| p.after < PASSKEY_WORKS) {
+        found.push(format!("a passkey at {} is found {} of the time", text::length(p.length), text::percent(Some(p.after))));
+    }
+    match short {
+        None => found.push(format!("perplexity within {} was not measured", text::length(context))),
+        Some(s) if s.after > SHORT_SLACK * s.before => {
+            found.push(format!("short context changed by {}", text::change(s.after / s.before)));
+        }
+        Some(_) => {}
+    }
+    found
 }
