@@ -11,7 +11,7 @@ use crate::error::{IoContext, Result};
 pub enum Existing {
     /// Stop before anything is written, unless it is an empty folder.
     Refuse,
-    /// Put the new folder in its place, then delete the old one.
+    /// Put the new folder in the place of the old one, then delete the old one. A file is never replaced by a folder.
     Replace,
 }
 
@@ -24,7 +24,7 @@ pub fn write_dir_atomically(
     write: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
     let occupied = path.exists() && !is_empty_dir(path);
-    if occupied && existing == Existing::Refuse {
+    if occupied && (existing == Existing::Refuse || !path.is_dir()) {
         return Err(ModelError::OutputExists {
             path: path.to_path_buf(),
         }

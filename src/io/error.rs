@@ -33,10 +33,10 @@ pub enum ModelError {
     #[error("two sets of weights in {dir:?}")]
     TwoWeights { dir: PathBuf },
     /// JSON that does not parse.
-    #[error("{path:?} is not valid JSON: {source}")]
+    #[error("{path:?} is not valid JSON: {cause}")]
     Json {
         path: PathBuf,
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     /// A field that is missing, of the wrong type, or out of range.
     #[error("{field}: expected {expected}, got {got}")]
@@ -161,10 +161,10 @@ pub enum ModelError {
     #[error("no tokenizer found in {dir:?}")]
     MissingTokenizer { dir: PathBuf, found: Vec<String> },
     /// A `tokenizer.json` that the tokenizers library refuses.
-    #[error("{path:?} is not a tokenizer: {source}")]
+    #[error("{path:?} is not a tokenizer: {cause}")]
     Tokenizer {
         path: PathBuf,
-        source: Box<dyn std::error::Error + Send + Sync>,
+        cause: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A tokenizer of another model.
     #[error(
@@ -183,7 +183,7 @@ pub enum ModelError {
         expected: &'static str,
         got: String,
     },
-    /// An adapter that would overwrite something.
+    /// A destination that holds something already.
     #[error("{path:?} exists and is not empty")]
     OutputExists { path: PathBuf },
 }

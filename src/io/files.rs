@@ -101,9 +101,9 @@ impl ModelFiles {
         };
         match serde_json::from_slice(&bytes) {
             Ok(value) => Ok(Some(value)),
-            Err(source) => Err(ModelError::Json {
+            Err(cause) => Err(ModelError::Json {
                 path: self.at(file),
-                source,
+                cause,
             }
             .into()),
         }

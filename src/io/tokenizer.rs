@@ -59,9 +59,9 @@ impl TextTokenizer {
             }
             .into());
         };
-        let refused = |source| ModelError::Tokenizer {
+        let refused = |cause| ModelError::Tokenizer {
             path: path.clone(),
-            source,
+            cause,
         };
         let mut inner = Tokenizer::from_bytes(&bytes).map_err(refused)?;
         // Some files carry the limits of the run that wrote them; here a text is always encoded whole.
@@ -111,10 +111,10 @@ impl TextTokenizer {
         Ok(self.inner.decode(ids, skip).map_err(Self::failed)?)
     }
 
-    fn failed(source: tokenizers::Error) -> ModelError {
+    fn failed(cause: tokenizers::Error) -> ModelError {
         ModelError::Tokenizer {
             path: TOKENIZER.into(),
-            source,
+            cause,
         }
     }
 

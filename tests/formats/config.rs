@@ -199,6 +199,11 @@ fn token_ids_may_be_one_or_many() {
         "E307",
         &["eos_token_id", "token id", "got -1"],
     );
+    assert_error(
+        eos(json!([2, 128])),
+        "E307",
+        &["a token id below vocab_size 128", "got [2,128]"],
+    );
 }
 
 #[test]

@@ -107,13 +107,13 @@ impl<'a> Fields<'a> {
 
     /// A number in `range`.
     pub fn real(&self, name: &str, range: RangeInclusive<f64>) -> Result<Option<f64>> {
-        let expected = format!("a number from {} to {}", range.start(), range.end());
+        let expected = format!("a number from {:?} to {:?}", range.start(), range.end());
         self.parsed(name, expected, |v| v.as_f64().filter(|n| range.contains(n)))
     }
 
     /// [`Self::real`], required.
     pub fn need_real(&self, name: &str, range: RangeInclusive<f64>) -> Result<f64> {
-        let expected = format!("a number from {} to {}", range.start(), range.end());
+        let expected = format!("a number from {:?} to {:?}", range.start(), range.end());
         self.real(name, range)?
             .ok_or_else(|| self.bad(name, expected))
     }
@@ -138,12 +138,21 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// A token id or a list of them.
-    pub fn ids(&self, name: &str) -> Result<Option<Vec<u32>>> {
-        let id = |v: &Value| integer(v).and_then(|n| u32::try_from(n).ok());
-        self.parsed(name, "a token id or a list of token ids", |v| match v {
+    /// A token id or a list of them, below `vocab`; `default` when the field is absent, none when it is null.
+    pub fn ids(&self, name: &str, vocab: usize, default: &[u32]) -> Result<Vec<u32>> {
+        let id = |v: &Value| {
+            let n = integer(v).filter(|&n| n < vocab)?;
+            u32::try_from(n).ok()
+        };
+        let expected = format!("a token id below vocab_size {vocab}, or a list of them");
+        let ids = self.parsed(name, expected, |v| match v {
             Value::Array(list) => list.iter().map(id).collect(),
             one => id(one).map(|n| vec![n]),
+        })?;
+        Ok(match ids {
+            Some(ids) => ids,
+            None if self.is_written(name) => vec![],
+            None => default.to_vec(),
         })
     }
 }

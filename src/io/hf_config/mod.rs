@@ -26,7 +26,7 @@ const ARCHITECTURES: [(&str, &str, Arch); 4] = [
 ];
 
 /// Sizes beyond these are typing errors, and their products must not overflow.
-const VOCAB: RangeInclusive<usize> = 1..=1 << 24;
+const VOCAB: RangeInclusive<usize> = 3..=1 << 24;
 const WIDTH: RangeInclusive<usize> = 1..=1 << 20;
 const LAYERS: RangeInclusive<usize> = 1..=1024;
 const HEADS: RangeInclusive<usize> = 1..=4096;
@@ -92,13 +92,14 @@ pub fn parse_config(path: &Path, raw: &Value) -> Result<ModelConfig> {
         Arch::Llama | Arch::Qwen3 => f.flag("attention_bias")?.unwrap_or(false),
         Arch::Mistral | Arch::Qwen2 => false,
     };
-    let (bos, eos) = match arch {
-        Arch::Llama | Arch::Mistral => (Some(1), vec![2]),
-        Arch::Qwen2 | Arch::Qwen3 => (None, vec![]),
+    let vocab = f.need_size("vocab_size", VOCAB)?;
+    let (bos, eos): (&[u32], &[u32]) = match arch {
+        Arch::Llama | Arch::Mistral => (&[1], &[2]),
+        Arch::Qwen2 | Arch::Qwen3 => (&[], &[]),
     };
     Ok(ModelConfig {
         arch,
-        vocab: f.need_size("vocab_size", VOCAB)?,
+        vocab,
         hidden,
         ffn: f.need_size("intermediate_size", WIDTH)?,
         layers: f.need_size("num_hidden_layers", LAYERS)?,
@@ -113,16 +114,8 @@ pub fn parse_config(path: &Path, raw: &Value) -> Result<ModelConfig> {
         qk_norm: arch == Arch::Qwen3,
         context,
         rope: rope::parse(&f, context)?,
-        bos: match f.ids("bos_token_id")? {
-            Some(ids) => ids.first().copied(),
-            None if f.is_written("bos_token_id") => None,
-            None => bos,
-        },
-        eos: match f.ids("eos_token_id")? {
-            Some(ids) => ids,
-            None if f.is_written("eos_token_id") => vec![],
-            None => eos,
-        },
+        bos: f.ids("bos_token_id", vocab, bos)?.first().copied(),
+        eos: f.ids("eos_token_id", vocab, eos)?,
         initializer_range: f.real("initializer_range", 0.0..=1e3)?.unwrap_or(0.02) as f32,
     })
 }
@@ -207,9 +200,9 @@ pub fn set_dtype(config: &mut Value, storage: Storage) {
 pub fn check_roundtrip(written: &Value, config: &ModelConfig) -> Result<()> {
     let text = written.to_string();
     let path = Path::new("config.json");
-    let parsed: Value = serde_json::from_str(&text).map_err(|source| ModelError::Json {
+    let parsed: Value = serde_json::from_str(&text).map_err(|cause| ModelError::Json {
         path: path.to_path_buf(),
-        source,
+        cause,
     })?;
     let read = parse_config(path, &parsed)?;
     let differs =

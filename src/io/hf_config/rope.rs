@@ -36,7 +36,7 @@ fn theta(
     legacy: Option<Fields<'_>>,
     current: Option<Fields<'_>>,
 ) -> Result<f64> {
-    let read = |fields: &Fields<'_>| fields.real("rope_theta", 1.0..=1e15);
+    let read = |fields: &Fields<'_>| fields.real("rope_theta", 2.0..=1e15);
     let of = |fields: &Option<Fields<'_>>| fields.as_ref().map_or(Ok(None), read);
     let (legacy_theta, current_theta, top) = (of(&legacy)?, of(&current)?, read(config)?);
     let theta = match &legacy {
