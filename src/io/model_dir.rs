@@ -178,9 +178,7 @@ impl ModelDir {
         let names: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
         let mut extra: Vec<&str> = self
             .names()
-            .filter(|n| {
-                !names.contains(n) && !is_ignored(n) && !(self.config.tied && *n == LM_HEAD)
-            })
+            .filter(|n| !(names.contains(n) || is_ignored(n) || self.config.tied && *n == LM_HEAD))
             .collect();
         extra.sort_unstable();
         let missing: Vec<&str> = expected

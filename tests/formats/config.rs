@@ -40,7 +40,7 @@ fn rotations() -> Vec<RopeScaling> {
         RopeScaling::Linear { factor: 8.0 },
         RopeScaling::Dynamic { factor: 1.0 / 0.3 },
         yarn(None, true, None),
-        yarn(Some(1.138_629_436_111_989_1), false, Some(0.707)),
+        yarn(Some(1.138_629_436_111_989), false, Some(0.707)),
         RopeScaling::Llama3 {
             factor: 32.0,
             low_freq_factor: 1.0,
