@@ -31,7 +31,10 @@ impl ModelFiles {
         if path.is_dir() {
             return Ok(Self::Folder(path.to_path_buf()));
         }
-        let missing = ModelError::MissingFolder { path: path.to_path_buf(), is_file: path.is_file() };
+        let missing = ModelError::MissingFolder {
+            path: path.to_path_buf(),
+            is_file: path.is_file(),
+        };
         Err(missing.into())
     }
 
@@ -84,9 +87,10 @@ impl ModelFiles {
                     Err(e) => Err(e).context("read", &path),
                 }
             }
-            Self::Embedded { files, .. } => {
-                Ok(files.iter().find(|(name, _)| *name == file).map(|&(_, bytes)| Cow::Borrowed(bytes)))
-            }
+            Self::Embedded { files, .. } => Ok(files
+                .iter()
+                .find(|(name, _)| *name == file)
+                .map(|&(_, bytes)| Cow::Borrowed(bytes))),
         }
     }
 
@@ -97,7 +101,11 @@ impl ModelFiles {
         };
         match serde_json::from_slice(&bytes) {
             Ok(value) => Ok(Some(value)),
-            Err(source) => Err(ModelError::Json { path: self.at(file), source }.into()),
+            Err(cause) => Err(ModelError::Json {
+                path: self.at(file),
+                cause,
+            }
+            .into()),
         }
     }
 
@@ -105,7 +113,9 @@ impl ModelFiles {
     pub fn weights(&self, file: &str) -> Result<SafetensorsFile> {
         match self {
             Self::Folder(path) => SafetensorsFile::open(&path.join(file)),
-            Self::Embedded { .. } => SafetensorsFile::from_bytes(self.at(file), self.read(file)?.unwrap_or_default()),
+            Self::Embedded { .. } => {
+                SafetensorsFile::from_bytes(self.at(file), self.read(file)?.unwrap_or_default())
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ const ARCHITECTURES: [(&str, &str, Arch); 4] = [
 ];
 
 /// Sizes beyond these are typing errors, and their products must not overflow.
-const VOCAB: RangeInclusive<usize> = 1..=1 << 24;
+const VOCAB: RangeInclusive<usize> = 3..=1 << 24;
 const WIDTH: RangeInclusive<usize> = 1..=1 << 20;
 const LAYERS: RangeInclusive<usize> = 1..=1024;
 const HEADS: RangeInclusive<usize> = 1..=4096;
@@ -64,18 +64,27 @@ pub fn parse_config(path: &Path, raw: &Value) -> Result<ModelConfig> {
         (None, Arch::Qwen2 | Arch::Qwen3) => 32,
     };
     if !heads.is_multiple_of(kv_heads) {
-        return Err(f.bad("num_key_value_heads", format!("a divisor of num_attention_heads {heads} (default {kv_heads})")));
+        return Err(f.bad(
+            "num_key_value_heads",
+            format!("a divisor of num_attention_heads {heads} (default {kv_heads})"),
+        ));
     }
     let head_dim = match (f.size("head_dim", HEAD_DIM)?, arch) {
         (Some(n), _) => n,
         (None, Arch::Qwen3) if !f.is_written("head_dim") => 128,
         (None, _) if hidden.is_multiple_of(heads) => hidden / heads,
         (None, _) => {
-            return Err(f.bad("hidden_size", format!("a multiple of num_attention_heads {heads}, or head_dim to be given")));
+            return Err(f.bad(
+                "hidden_size",
+                format!("a multiple of num_attention_heads {heads}, or head_dim to be given"),
+            ));
         }
     };
     if !head_dim.is_multiple_of(2) {
-        return Err(f.bad("head_dim", format!("an even number, since halves rotate together (here {head_dim})")));
+        return Err(f.bad(
+            "head_dim",
+            format!("an even number, since halves rotate together (here {head_dim})"),
+        ));
     }
 
     let context = f.need_size("max_position_embeddings", CONTEXT)?;
@@ -83,13 +92,14 @@ pub fn parse_config(path: &Path, raw: &Value) -> Result<ModelConfig> {
         Arch::Llama | Arch::Qwen3 => f.flag("attention_bias")?.unwrap_or(false),
         Arch::Mistral | Arch::Qwen2 => false,
     };
-    let (bos, eos) = match arch {
-        Arch::Llama | Arch::Mistral => (Some(1), vec![2]),
-        Arch::Qwen2 | Arch::Qwen3 => (None, vec![]),
+    let vocab = f.need_size("vocab_size", VOCAB)?;
+    let (bos, eos): (&[u32], &[u32]) = match arch {
+        Arch::Llama | Arch::Mistral => (&[1], &[2]),
+        Arch::Qwen2 | Arch::Qwen3 => (&[], &[]),
     };
     Ok(ModelConfig {
         arch,
-        vocab: f.need_size("vocab_size", VOCAB)?,
+        vocab,
         hidden,
         ffn: f.need_size("intermediate_size", WIDTH)?,
         layers: f.need_size("num_hidden_layers", LAYERS)?,
@@ -104,16 +114,8 @@ pub fn parse_config(path: &Path, raw: &Value) -> Result<ModelConfig> {
         qk_norm: arch == Arch::Qwen3,
         context,
         rope: rope::parse(&f, context)?,
-        bos: match f.ids("bos_token_id")? {
-            Some(ids) => ids.first().copied(),
-            None if f.is_written("bos_token_id") => None,
-            None => bos,
-        },
-        eos: match f.ids("eos_token_id")? {
-            Some(ids) => ids,
-            None if f.is_written("eos_token_id") => vec![],
-            None => eos,
-        },
+        bos: f.ids("bos_token_id", vocab, bos)?.first().copied(),
+        eos: f.ids("eos_token_id", vocab, eos)?,
         initializer_range: f.real("initializer_range", 0.0..=1e3)?.unwrap_or(0.02) as f32,
     })
 }
@@ -124,10 +126,12 @@ fn architecture(f: &Fields<'_>) -> Result<Arch> {
         None => None,
     };
     let model_type = f.text("model_type")?;
-    let known = ARCHITECTURES.into_iter().find(|(name, kind, _)| match &class {
-        Some(class) => class == name,
-        None => model_type == Some(kind),
-    });
+    let known = ARCHITECTURES
+        .into_iter()
+        .find(|(name, kind, _)| match &class {
+            Some(class) => class == name,
+            None => model_type == Some(kind),
+        });
     match known {
         Some((_, _, arch)) => Ok(arch),
         None => Err(ModelError::Architecture {
@@ -143,16 +147,24 @@ fn refuse_sliding_window(f: &Fields<'_>, arch: Arch) -> Result<()> {
     let window = match arch {
         Arch::Llama => None,
         // The class's default when the field is absent; null switches it off.
-        Arch::Mistral if !f.is_written("sliding_window") => Some("4096 (Mistral's default when the field is absent)".to_string()),
-        Arch::Mistral => f.get("sliding_window").map(fields::brief),
-        Arch::Qwen2 | Arch::Qwen3 if f.flag("use_sliding_window")? == Some(true) => {
-            Some(f.get("sliding_window").map_or_else(|| "4096".to_string(), fields::brief))
+        Arch::Mistral if !f.is_written("sliding_window") => {
+            Some("4096 (Mistral's default when the field is absent)".to_string())
         }
+        Arch::Mistral => f.get("sliding_window").map(fields::brief),
+        Arch::Qwen2 | Arch::Qwen3 if f.flag("use_sliding_window")? == Some(true) => Some(
+            f.get("sliding_window")
+                .map_or_else(|| "4096".to_string(), fields::brief),
+        ),
         Arch::Qwen2 | Arch::Qwen3 => None,
     };
     match window {
         None => Ok(()),
-        Some(window) => Err(ModelError::SlidingWindow { path: f.path().to_path_buf(), arch: class_name(arch), window }.into()),
+        Some(window) => Err(ModelError::SlidingWindow {
+            path: f.path().to_path_buf(),
+            arch: class_name(arch),
+            window,
+        }
+        .into()),
     }
 }
 
@@ -188,14 +200,26 @@ pub fn set_dtype(config: &mut Value, storage: Storage) {
 pub fn check_roundtrip(written: &Value, config: &ModelConfig) -> Result<()> {
     let text = written.to_string();
     let path = Path::new("config.json");
-    let parsed: Value = serde_json::from_str(&text).map_err(|source| ModelError::Json { path: path.to_path_buf(), source })?;
+    let parsed: Value = serde_json::from_str(&text).map_err(|cause| ModelError::Json {
+        path: path.to_path_buf(),
+        cause,
+    })?;
     let read = parse_config(path, &parsed)?;
-    let differs = |what, wrote: String, read: String| Err(ModelError::RoundTrip { what, wrote, read }.into());
+    let differs =
+        |what, wrote: String, read: String| Err(ModelError::RoundTrip { what, wrote, read }.into());
     if read.rope != config.rope {
-        return differs("the rotation", format!("{:?}", config.rope), format!("{:?}", read.rope));
+        return differs(
+            "the rotation",
+            format!("{:?}", config.rope),
+            format!("{:?}", read.rope),
+        );
     }
     if read != *config {
-        return differs("the configuration", format!("{config:?}"), format!("{read:?}"));
+        return differs(
+            "the configuration",
+            format!("{config:?}"),
+            format!("{read:?}"),
+        );
     }
     Ok(())
 }

@@ -136,7 +136,7 @@ pub(super) fn parse(path: &Path, all: &[u8]) -> Result<Header> {
     let raw: RawHeader = serde_json::from_slice(json).map_err(|e| bad(HeaderFault::Json(e.to_string())))?;
 
     let mut tensors_in_order = raw.tensors;
-    tensors_in_order.sort_by(|(_, a), (_, b)| a.data_offsets.cmp(&b.data_offsets));
+    tensors_in_order.sort_by_key(|(_, tensor)| tensor.data_offsets);
     let base = all.len() - tensors.len();
     let promised = tensors_in_order.iter().map(|(_, t)| t.data_offsets[1]).max().unwrap_or(0);
     let mut entries = Vec::with_capacity(tensors_in_order.len());
