@@ -4,4 +4,4 @@ pub mod config;
 pub mod rope;
 
 pub use config::{Arch, ModelConfig};
-pub use rope::{RopeConfig, RopeScaling};
+pub use rope::{RopeConfig, RopeError, RopeKind, RopeScaling};

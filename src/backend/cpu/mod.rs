@@ -3,3 +3,5 @@
 /// Runs every op on the host's cores.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cpu;
+
+mod rope;

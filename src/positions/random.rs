@@ -1,0 +1,50 @@
+//! RandPos (Ruoss et al., arXiv 2305.16843, section 3), the baseline of PoSE's Table 1: all positions at random.
+//!
+//! Positions: a sorted sample without replacement of `want` out of `0..target`. Locality is lost, and with it quality
+//! (perplexity above 11 where PoSE has 4.8); it is here to show that. Content: a window at a uniformly random offset.
+
+use std::collections::BTreeSet;
+use std::iter;
+
+use super::{Method, MethodArgs, MethodError, Plan, PositionPlan, position, room, slack};
+use crate::rng::Rng;
+
+/// A sorted random subset of all positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RandPos {
+    /// Target context `T`; at least as long as the longest row.
+    pub target: usize,
+}
+
+impl Method for RandPos {
+    const NAME: &'static str = "random";
+    const ABOUT: &'static str = "RandPos: every position at random (a baseline that does badly)";
+
+    fn from_args(args: &MethodArgs) -> Result<Self, MethodError> {
+        Ok(Self {
+            target: args.target,
+        })
+    }
+}
+
+impl PositionPlan for RandPos {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn plan(&self, available: usize, want: usize, _rope_scale: f32, rng: &mut Rng) -> Plan {
+        let start = rng.between(0, slack(available, want));
+        // Floyd's sampling: one draw per chosen position, whatever the target.
+        let mut chosen = BTreeSet::new();
+        for last in room(self.target, want)..self.target {
+            let drawn = rng.between(0, last);
+            if !chosen.insert(drawn) {
+                chosen.insert(last);
+            }
+        }
+        Plan {
+            tokens: iter::once(start..start + want).collect(),
+            positions: chosen.into_iter().map(position).collect(),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What integration tests share: where the fixtures are and how to read them.
+#![allow(dead_code)] // every test binary compiles this file and uses its own part of it
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use safetensors::{Dtype, SafeTensors};
+
+/// The fixtures' folder: `$LTRAIN_FIXTURES`, or `tests/fixtures`.
+pub fn fixtures() -> PathBuf {
+    std::env::var_os("LTRAIN_FIXTURES").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"),
+        PathBuf::from,
+    )
+}
+
+/// One fixture file, read whole.
+pub struct Golden {
+    bytes: Vec<u8>,
+    meta: HashMap<String, String>,
+}
+
+impl Golden {
+    /// Opens `<fixtures>/<name>.safetensors`.
+    pub fn open(name: &str) -> Self {
+        let path = fixtures().join(format!("{name}.safetensors"));
+        let bytes =
+            std::fs::read(&path).unwrap_or_else(|e| panic!("fixture {}: {e}", path.display()));
+        let (_, header) = SafeTensors::read_metadata(&bytes)
+            .unwrap_or_else(|e| panic!("fixture {}: {e}", path.display()));
+        let meta = header.metadata().clone().unwrap_or_default();
+        Self { bytes, meta }
+    }
+
+    /// Names of the tensors, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let mut names: Vec<String> = file.names().into_iter().map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
+    /// A float tensor and its shape.
+    pub fn f32(&self, name: &str) -> (Vec<f32>, Vec<usize>) {
+        self.read(name, Dtype::F32, f32::from_le_bytes)
+    }
+
+    /// An integer tensor and its shape.
+    pub fn i64(&self, name: &str) -> (Vec<i64>, Vec<usize>) {
+        self.read(name, Dtype::I64, i64::from_le_bytes)
+    }
+
+    /// A metadata entry: its JSON, or a JSON string when it is plain text.
+    pub fn meta(&self, key: &str) -> serde_json::Value {
+        let text = self
+            .meta
+            .get(key)
+            .unwrap_or_else(|| panic!("fixture has no metadata {key:?}"));
+        serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into())
+    }
+
+    fn read<T, const N: usize>(
+        &self,
+        name: &str,
+        dtype: Dtype,
+        from: fn([u8; N]) -> T,
+    ) -> (Vec<T>, Vec<usize>) {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let view = file
+            .tensor(name)
+            .unwrap_or_else(|e| panic!("tensor {name:?}: {e}; the file has {:?}", self.names()));
+        assert_eq!(view.dtype(), dtype, "storage of {name:?}");
+        let values = view
+            .data()
+            .chunks_exact(N)
+            .map(|b| from(b.try_into().expect("chunks_exact(N) yields N bytes")))
+            .collect();
+        (values, view.shape().to_vec())
+    }
+}
