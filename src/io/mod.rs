@@ -1,13 +1,23 @@
-//! Formats and folders.
+//! Formats and folders: the only place that knows what a tensor is called on disk.
+//!
+//! Read in this order: [`files`] (a folder or an embedded model), [`safetensors`], [`hf_config`], [`model_dir`],
+//! [`tokenizer`], [`atomic`], [`export`], [`peft`].
 
-use crate::error::{Explain, Explanation};
+pub mod atomic;
+mod error;
+pub mod export;
+pub mod files;
+pub mod hf_config;
+pub mod mmap;
+pub mod model_dir;
+mod nearest;
+pub mod peft;
+pub mod safetensors;
+pub mod tokenizer;
 
-/// A model, tokenizer or adapter folder that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelError {}
-
-impl Explain for ModelError {
-    fn explain(&self) -> Explanation {
-        match *self {}
-    }
-}
+pub use error::ModelError;
+pub use export::{Export, write_model_dir};
+pub use files::ModelFiles;
+pub use model_dir::{ModelDir, expected_tensors};
+pub use safetensors::{SafetensorsFile, Storage};
+pub use tokenizer::TextTokenizer;

@@ -1,0 +1,195 @@
+//! Writes a complete model folder that transformers, vLLM and llama.cpp's converter load without being told anything.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::ModelError;
+use super::atomic::{Existing, write_dir_atomically};
+use super::hf_config::{check_roundtrip, extended_config, set_dtype};
+use super::model_dir::{CONFIG, INDEX, ModelDir, WEIGHTS, expected_tensors};
+use super::safetensors::{SafetensorsWriter, Storage};
+use super::tokenizer::{TOKENIZER, TOKENIZER_CONFIG};
+use crate::error::{IoContext, Result};
+use crate::model::ModelConfig;
+use crate::tensor::Tensor;
+
+/// Files of the base that are copied as they are, if it has them.
+const COPIED: [&str; 8] = [
+    TOKENIZER,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "LICENSE",
+];
+const GENERATION_CONFIG: &str = "generation_config.json";
+/// What the hub calls 5 GB.
+pub const SHARD_LIMIT: u64 = 5_000_000_000;
+
+/// What to write beside the weights.
+#[derive(Debug)]
+pub struct Export<'a> {
+    /// Where the configuration and the tokenizer come from.
+    pub base: &'a ModelDir,
+    /// Configuration of the written model: its context, rotation and tying go to `config.json`.
+    pub config: &'a ModelConfig,
+    /// Number type of the written weights.
+    pub storage: Storage,
+    /// What to do when the folder is there already.
+    pub existing: Existing,
+    /// Largest file in bytes of tensors, [`SHARD_LIMIT`] outside tests.
+    pub shard_limit: u64,
+}
+
+/// Writes the folder `out`. `tensors` yields those of [`expected_tensors`], in that order; one is in memory at a time.
+///
+/// # Errors    the disk, a tensor that is not finite, or a configuration that would not read back as it is; `out` is then
+/// as it was before.
+pub fn write_model_dir(
+    out: &Path,
+    export: &Export<'_>,
+    tensors: impl IntoIterator<Item = Result<(String, Tensor)>>,
+) -> Result<()> {
+    let mut config = extended_config(export.base.raw(), export.config);
+    set_dtype(&mut config, export.storage);
+    check_roundtrip(&config, export.config)?;
+    write_dir_atomically(out, export.existing, |tmp| {
+        write_json(&tmp.join(CONFIG), &config)?;
+        write_companions(tmp, export)?;
+        write_weights(tmp, export, tensors)?;
+        // What was written is what will be loaded: configuration and headers once more, from the disk.
+        let written = ModelDir::open(tmp)?;
+        check_roundtrip(written.raw(), export.config)
+    })
+}
+
+fn write_companions(tmp: &Path, export: &Export<'_>) -> Result<()> {
+    let files = export.base.files();
+    for name in COPIED {
+        if let Some(bytes) = files.read(name)? {
+            let path = tmp.join(name);
+            fs::write(&path, bytes).context("write", &path)?;
+        }
+    }
+    let tokenizer_config = match files.json(TOKENIZER_CONFIG)? {
+        Some(settings) => Some(settings),
+        None if files.has(TOKENIZER) => Some(json!({"tokenizer_class": "PreTrainedTokenizerFast"})),
+        None => None,
+    };
+    if let Some(mut settings) = tokenizer_config {
+        set(
+            &files.at(TOKENIZER_CONFIG),
+            &mut settings,
+            "model_max_length",
+            export.config.context,
+        )?;
+        write_json(&tmp.join(TOKENIZER_CONFIG), &settings)?;
+    }
+    if let Some(mut settings) = files.json(GENERATION_CONFIG)? {
+        // Llama 2 limits generation to its context here.
+        if settings.get("max_length") == Some(&json!(export.base.config().context)) {
+            set(
+                &files.at(GENERATION_CONFIG),
+                &mut settings,
+                "max_length",
+                export.config.context,
+            )?;
+        }
+        write_json(&tmp.join(GENERATION_CONFIG), &settings)?;
+    }
+    Ok(())
+}
+
+fn set(path: &Path, object: &mut Value, key: &str, value: usize) -> Result<()> {
+    match object.as_object_mut() {
+        Some(map) => {
+            map.insert(key.to_string(), json!(value));
+            Ok(())
+        }
+        None => Err(super::hf_config::fields::field_error(
+            path,
+            "the file",
+            "a JSON object",
+            Some(object),
+        )),
+    }
+}
+
+/// Two-space JSON with a final newline, as transformers writes it.
+pub(super) fn write_json(path: &Path, value: &Value) -> Result<()> {
+    fs::write(path, format!("{value:#}\n")).context("write", path)
+}
+
+fn write_weights(
+    tmp: &Path,
+    export: &Export<'_>,
+    tensors: impl IntoIterator<Item = Result<(String, Tensor)>>,
+) -> Result<()> {
+    let shards = split(
+        expected_tensors(export.config),
+        export.storage,
+        export.shard_limit,
+    );
+    let count = shards.len();
+    let mut tensors = tensors.into_iter();
+    let mut weight_map = Map::new();
+    let mut total = 0;
+    for (i, declared) in shards.iter().enumerate() {
+        let file = match count {
+            1 => WEIGHTS.to_string(),
+            _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
+        };
+        let path = tmp.join(&file);
+        let mut writer = SafetensorsWriter::create(&path, export.storage, declared)?;
+        for (name, shape) in declared {
+            let Some(next) = tensors.next() else {
+                return Err(ModelError::missing_tensor(&path, name, [], 1).into());
+            };
+            let (given, tensor) = next?;
+            assert_eq!(
+                &given, name,
+                "export: tensors come in the order of expected_tensors"
+            );
+            tensor.expect("export: tensor", shape.clone())?;
+            writer.push(name, tensor.as_f32()?)?;
+            total += bytes(shape, export.storage);
+            weight_map.insert(given, json!(file));
+        }
+        writer.finish()?;
+    }
+    if count > 1 {
+        let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
+        write_json(&tmp.join(INDEX), &index)?;
+    }
+    Ok(())
+}
+
+fn bytes(shape: &[usize], storage: Storage) -> u64 {
+    shape.iter().product::<usize>() as u64 * storage.bytes() as u64
+}
+
+/// Fills each file up to `limit`; a larger tensor gets a file of its own.
+fn split(
+    tensors: Vec<(String, Vec<usize>)>,
+    storage: Storage,
+    limit: u64,
+) -> Vec<Vec<(String, Vec<usize>)>> {
+    let mut shards: Vec<Vec<_>> = vec![Vec::new()];
+    let mut filled = 0;
+    for (name, shape) in tensors {
+        let size = bytes(&shape, storage);
+        if filled > 0 && filled + size > limit {
+            shards.push(Vec::new());
+            filled = 0;
+        }
+        filled += size;
+        if let Some(last) = shards.last_mut() {
+            last.push((name, shape));
+        }
+    }
+    shards
+}

@@ -1,0 +1,232 @@
+//! `config.json` to [`ModelConfig`] and back.
+//!
+//! Reading follows each transformers class's defaults. Writing starts from the base's own JSON and changes only what the
+//! extension changes, so everything that ltrain does not know about survives.
+
+pub(in crate::io) mod fields;
+mod rope;
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::ModelError;
+use super::safetensors::Storage;
+use crate::error::Result;
+use crate::model::{Arch, ModelConfig, RopeScaling};
+use fields::Fields;
+
+/// Class name, `model_type` and ours.
+const ARCHITECTURES: [(&str, &str, Arch); 4] = [
+    ("LlamaForCausalLM", "llama", Arch::Llama),
+    ("MistralForCausalLM", "mistral", Arch::Mistral),
+    ("Qwen2ForCausalLM", "qwen2", Arch::Qwen2),
+    ("Qwen3ForCausalLM", "qwen3", Arch::Qwen3),
+];
+
+/// Sizes beyond these are typing errors, and their products must not overflow.
+const VOCAB: RangeInclusive<usize> = 1..=1 << 24;
+const WIDTH: RangeInclusive<usize> = 1..=1 << 20;
+const LAYERS: RangeInclusive<usize> = 1..=1024;
+const HEADS: RangeInclusive<usize> = 1..=4096;
+const HEAD_DIM: RangeInclusive<usize> = 2..=4096;
+const CONTEXT: RangeInclusive<usize> = 1..=u32::MAX as usize;
+
+/// The class name in `config.json`.
+pub fn class_name(arch: Arch) -> &'static str {
+    ARCHITECTURES[arch as usize].0
+}
+
+/// Reads a `config.json`; `path` is what messages call it.
+///
+/// # Errors    [`ModelError::Architecture`], [`ModelError::SlidingWindow`], [`ModelError::RopeType`] for models that are
+/// not supported, [`ModelError::Field`] for anything missing, ill-typed or absurd.
+pub fn parse_config(path: &Path, raw: &Value) -> Result<ModelConfig> {
+    let f = Fields::of(path, raw)?;
+    let arch = architecture(&f)?;
+    refuse_sliding_window(&f, arch)?;
+    if f.get("quantization_config").is_some() {
+        return Err(f.bad("quantization_config", "none: weights in 16 or 32 bits"));
+    }
+    match f.text("hidden_act")? {
+        None | Some("silu") => {}
+        Some(_) => return Err(f.bad("hidden_act", "\"silu\"")),
+    }
+
+    let heads = f.need_size("num_attention_heads", HEADS)?;
+    let hidden = f.need_size("hidden_size", WIDTH)?;
+    let kv_heads = match (f.size("num_key_value_heads", HEADS)?, arch) {
+        (Some(n), _) => n,
+        (None, Arch::Llama) => heads,
+        (None, _) if f.is_written("num_key_value_heads") => heads,
+        (None, Arch::Mistral) => 8,
+        (None, Arch::Qwen2 | Arch::Qwen3) => 32,
+    };
+    if !heads.is_multiple_of(kv_heads) {
+        return Err(f.bad(
+            "num_key_value_heads",
+            format!("a divisor of num_attention_heads {heads} (default {kv_heads})"),
+        ));
+    }
+    let head_dim = match (f.size("head_dim", HEAD_DIM)?, arch) {
+        (Some(n), _) => n,
+        (None, Arch::Qwen3) if !f.is_written("head_dim") => 128,
+        (None, _) if hidden.is_multiple_of(heads) => hidden / heads,
+        (None, _) => {
+            return Err(f.bad(
+                "hidden_size",
+                format!("a multiple of num_attention_heads {heads}, or head_dim to be given"),
+            ));
+        }
+    };
+    if !head_dim.is_multiple_of(2) {
+        return Err(f.bad(
+            "head_dim",
+            format!("an even number, since halves rotate together (here {head_dim})"),
+        ));
+    }
+
+    let context = f.need_size("max_position_embeddings", CONTEXT)?;
+    let attention_bias = match arch {
+        Arch::Llama | Arch::Qwen3 => f.flag("attention_bias")?.unwrap_or(false),
+        Arch::Mistral | Arch::Qwen2 => false,
+    };
+    let (bos, eos) = match arch {
+        Arch::Llama | Arch::Mistral => (Some(1), vec![2]),
+        Arch::Qwen2 | Arch::Qwen3 => (None, vec![]),
+    };
+    Ok(ModelConfig {
+        arch,
+        vocab: f.need_size("vocab_size", VOCAB)?,
+        hidden,
+        ffn: f.need_size("intermediate_size", WIDTH)?,
+        layers: f.need_size("num_hidden_layers", LAYERS)?,
+        heads,
+        kv_heads,
+        head_dim,
+        rms_eps: f.real("rms_norm_eps", 1e-30..=1.0)?.unwrap_or(1e-6) as f32,
+        tied: f.flag("tie_word_embeddings")?.unwrap_or(false),
+        qkv_bias: attention_bias || arch == Arch::Qwen2,
+        o_bias: attention_bias,
+        mlp_bias: arch == Arch::Llama && f.flag("mlp_bias")?.unwrap_or(false),
+        qk_norm: arch == Arch::Qwen3,
+        context,
+        rope: rope::parse(&f, context)?,
+        bos: match f.ids("bos_token_id")? {
+            Some(ids) => ids.first().copied(),
+            None if f.is_written("bos_token_id") => None,
+            None => bos,
+        },
+        eos: match f.ids("eos_token_id")? {
+            Some(ids) => ids,
+            None if f.is_written("eos_token_id") => vec![],
+            None => eos,
+        },
+        initializer_range: f.real("initializer_range", 0.0..=1e3)?.unwrap_or(0.02) as f32,
+    })
+}
+
+fn architecture(f: &Fields<'_>) -> Result<Arch> {
+    let class = match f.texts("architectures")? {
+        Some(classes) => classes.into_iter().next(),
+        None => None,
+    };
+    let model_type = f.text("model_type")?;
+    let known = ARCHITECTURES
+        .into_iter()
+        .find(|(name, kind, _)| match &class {
+            Some(class) => class == name,
+            None => model_type == Some(kind),
+        });
+    match known {
+        Some((_, _, arch)) => Ok(arch),
+        None => Err(ModelError::Architecture {
+            path: f.path().to_path_buf(),
+            arch: class.unwrap_or_else(|| "none given".to_string()),
+            model_type: model_type.unwrap_or("none given").to_string(),
+        }
+        .into()),
+    }
+}
+
+fn refuse_sliding_window(f: &Fields<'_>, arch: Arch) -> Result<()> {
+    let window = match arch {
+        Arch::Llama => None,
+        // The class's default when the field is absent; null switches it off.
+        Arch::Mistral if !f.is_written("sliding_window") => {
+            Some("4096 (Mistral's default when the field is absent)".to_string())
+        }
+        Arch::Mistral => f.get("sliding_window").map(fields::brief),
+        Arch::Qwen2 | Arch::Qwen3 if f.flag("use_sliding_window")? == Some(true) => Some(
+            f.get("sliding_window")
+                .map_or_else(|| "4096".to_string(), fields::brief),
+        ),
+        Arch::Qwen2 | Arch::Qwen3 => None,
+    };
+    match window {
+        None => Ok(()),
+        Some(window) => Err(ModelError::SlidingWindow {
+            path: f.path().to_path_buf(),
+            arch: class_name(arch),
+            window,
+        }
+        .into()),
+    }
+}
+
+/// The base's `config.json` with `config`'s context, rotation and tying.
+///
+/// The rotation is written three times with one content: `rope_theta` and `rope_scaling` for transformers 4 and vLLM,
+/// `rope_parameters` for transformers 5.
+pub fn extended_config(raw: &Value, config: &ModelConfig) -> Value {
+    let mut out = raw.clone();
+    let rope = Value::Object(rope::to_json(&config.rope));
+    out["max_position_embeddings"] = json!(config.context);
+    out["rope_theta"] = json!(config.rope.theta);
+    out["rope_scaling"] = match config.rope.scaling {
+        RopeScaling::Default => Value::Null,
+        _ => rope.clone(),
+    };
+    out["rope_parameters"] = rope;
+    if config.tied != (raw["tie_word_embeddings"] == Value::Bool(true)) {
+        out["tie_word_embeddings"] = json!(config.tied);
+    }
+    out
+}
+
+/// States the number type of the weights, for transformers 4 and 5.
+pub fn set_dtype(config: &mut Value, storage: Storage) {
+    config["torch_dtype"] = json!(storage.torch_name());
+    config["dtype"] = json!(storage.torch_name());
+}
+
+/// Reads back what would be written and compares every field.
+///
+/// # Errors    [`ModelError::RoundTrip`] naming the first difference.
+pub fn check_roundtrip(written: &Value, config: &ModelConfig) -> Result<()> {
+    let text = written.to_string();
+    let path = Path::new("config.json");
+    let parsed: Value = serde_json::from_str(&text).map_err(|source| ModelError::Json {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    let read = parse_config(path, &parsed)?;
+    let differs =
+        |what, wrote: String, read: String| Err(ModelError::RoundTrip { what, wrote, read }.into());
+    if read.rope != config.rope {
+        return differs(
+            "the rotation",
+            format!("{:?}", config.rope),
+            format!("{:?}", read.rope),
+        );
+    }
+    if read != *config {
+        return differs(
+            "the configuration",
+            format!("{config:?}"),
+            format!("{read:?}"),
+        );
+    }
+    Ok(())
+}

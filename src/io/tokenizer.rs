@@ -1,0 +1,151 @@
+//! Text to token ids and back, from `tokenizer.json` alone.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use super::ModelError;
+use super::files::ModelFiles;
+use crate::error::Result;
+use crate::model::ModelConfig;
+
+/// The only tokenizer file that is read.
+pub const TOKENIZER: &str = "tokenizer.json";
+/// Names of the special tokens and the length limit.
+pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+/// What [`TextTokenizer::decode`] does with tokens such as `</s>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpecialTokens {
+    /// Write them out.
+    Keep,
+    /// Leave them out.
+    Skip,
+}
+
+/// A tokenizer that fits a model.
+pub struct TextTokenizer {
+    inner: Tokenizer,
+    hash: blake3::Hash,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    stops: Vec<u32>,
+}
+
+impl std::fmt::Debug for TextTokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TextTokenizer")
+            .field("hash", &self.hash.to_hex().as_str())
+            .finish_non_exhaustive()
+    }
+}
+
+impl TextTokenizer {
+    /// Reads the tokenizer of a folder that need not hold a model (`--tokenizer DIR`).
+    pub fn open(dir: &Path, model: &ModelConfig) -> Result<Self> {
+        Self::load(&ModelFiles::folder(dir)?, model)
+    }
+
+    /// Reads a tokenizer and checks that the model has an embedding for every id.
+    ///
+    /// # Errors    [`ModelError::MissingTokenizer`], [`ModelError::Tokenizer`], [`ModelError::WrongTokenizer`].
+    pub fn load(files: &ModelFiles, model: &ModelConfig) -> Result<Self> {
+        let path = files.at(TOKENIZER);
+        let Some(bytes) = files.read(TOKENIZER)? else {
+            return Err(ModelError::MissingTokenizer {
+                dir: files.path().to_path_buf(),
+                found: files.names()?,
+            }
+            .into());
+        };
+        let refused = |source| ModelError::Tokenizer {
+            path: path.clone(),
+            source,
+        };
+        let mut inner = Tokenizer::from_bytes(&bytes).map_err(refused)?;
+        // Some files carry the limits of the run that wrote them; here a text is always encoded whole.
+        inner.with_truncation(None).map_err(refused)?;
+        inner.with_padding(None);
+
+        let largest = inner.get_vocab(true).into_values().max().unwrap_or(0);
+        if largest as usize >= model.vocab {
+            return Err(ModelError::WrongTokenizer {
+                path,
+                largest,
+                vocab: model.vocab,
+            }
+            .into());
+        }
+        let settings = files.json(TOKENIZER_CONFIG)?;
+        let special = |key: &str| {
+            settings
+                .as_ref()
+                .map(|s| token_of(s, key).and_then(|t| inner.token_to_id(t)))
+        };
+        // The tokenizer's own word counts; Qwen's config.json names a bos that its tokenizer never writes.
+        let bos = special("bos_token").unwrap_or(model.bos);
+        let eos = special("eos_token")
+            .flatten()
+            .or(model.eos.first().copied());
+        let mut stops = model.eos.clone();
+        stops.extend(eos.filter(|id| !model.eos.contains(id)));
+        Ok(Self {
+            inner,
+            hash: blake3::hash(&bytes),
+            bos,
+            eos,
+            stops,
+        })
+    }
+
+    /// Token ids of the whole text, without special tokens around it.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, false).map_err(Self::failed)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Text of token ids; ids without a token are left out.
+    pub fn decode(&self, ids: &[u32], special: SpecialTokens) -> Result<String> {
+        let skip = special == SpecialTokens::Skip;
+        Ok(self.inner.decode(ids, skip).map_err(Self::failed)?)
+    }
+
+    fn failed(source: tokenizers::Error) -> ModelError {
+        ModelError::Tokenizer {
+            path: TOKENIZER.into(),
+            source,
+        }
+    }
+
+    /// The token a document starts with, if the tokenizer has one.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The token a document ends with.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// Tokens that end a generated text.
+    pub fn stops(&self) -> &[u32] {
+        &self.stops
+    }
+
+    /// The id of one token.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// blake3 of `tokenizer.json`: part of the key of cached token ids.
+    pub fn hash(&self) -> blake3::Hash {
+        self.hash
+    }
+}
+
+/// `"eos_token": "</s>"` or `"eos_token": {"content": "</s>", …}`.
+fn token_of<'a>(settings: &'a Value, key: &str) -> Option<&'a str> {
+    let token = settings.get(key)?;
+    token.as_str().or_else(|| token.get("content")?.as_str())
+}
