@@ -1,0 +1,34 @@
+//! The figures as SVG files, for slides and model cards.
+
+use std::path::{Path, PathBuf};
+
+use super::figures;
+use super::record::{Role, RunRecord};
+use crate::error::Result;
+
+/// Writes every figure the record has data for; returns the paths.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write(dir: &Path, run: &RunRecord) -> Result<Vec<PathBuf>> {
+    let passkey = |role| run.evaluation(role).and_then(|eval| figures::passkey(run, eval));
+    let plots = [
+        ("training_loss.svg", figures::training_loss(run)),
+        ("perplexity.svg", figures::perplexity(run)),
+        ("loss_by_position.svg", figures::loss_by_position(run)),
+        ("passkey_before.svg", passkey(Role::Before)),
+        ("passkey_after.svg", passkey(Role::After)),
+        ("passkey_control.svg", passkey(Role::Control)),
+        ("coverage.svg", figures::coverage(run)),
+        ("throughput.svg", figures::throughput(run)),
+    ];
+    let mut written = Vec::new();
+    for (name, plot) in plots {
+        if let Some(svg) = plot {
+            let path = dir.join(name);
+            super::write_file(&path, svg.file().as_bytes())?;
+            written.push(path);
+        }
+    }
+    Ok(written)
+}

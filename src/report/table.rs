@@ -1,0 +1,275 @@
+//! The before/after comparison as text: one table for the terminal, the page and the model card.
+
+use std::fmt::Write as _;
+
+use super::record::{EvalRecord, Role};
+use super::text;
+use super::verdict;
+
+/// Whether a terminal table may use escape sequences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    /// Plain text.
+    Never,
+    /// ANSI colours.
+    Ansi,
+}
+
+/// How a cell stands out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mark {
+    /// It does not.
+    #[default]
+    Plain,
+    /// Best of its column.
+    Best,
+    /// A loss.
+    Bad,
+}
+
+/// A formatted value.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cell {
+    /// What it says.
+    pub text: String,
+    /// How it stands out.
+    pub mark: Mark,
+}
+
+/// Columns that belong together under one heading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// The heading.
+    pub title: String,
+    /// One name per column.
+    pub columns: Vec<String>,
+}
+
+/// Evaluations in rows; perplexities, passkey accuracies and the short-context change in columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Comparison {
+    /// Column groups.
+    pub groups: Vec<Group>,
+    /// Name, role and one cell per column.
+    pub rows: Vec<(String, Role, Vec<Cell>)>,
+}
+
+impl Comparison {
+    /// Compares evaluations of a model with `context` tokens of original context.
+    pub fn new(evaluations: &[EvalRecord], context: usize) -> Self {
+        let lengths = union(evaluations, |e| e.perplexity.iter().map(|s| s.length).collect());
+        let keys = union(evaluations, |e| e.passkey.as_ref().map_or_else(Vec::new, |g| g.lengths.clone()));
+        let before = evaluations.iter().rev().find(|e| e.role == Role::Before);
+        let mut table = Self {
+            groups: Vec::new(),
+            rows: evaluations.iter().map(|e| (text::one_line(&e.name), e.role, Vec::new())).collect(),
+        };
+        let ppl = lengths.iter().map(|&l| best(evaluations, |e| measured(e, l), text::perplexity, |a, b| a < b));
+        table.add("perplexity", &lengths, ppl.collect());
+        let found = keys.iter().map(|&l| best(evaluations, |e| e.passkey_at(l), text::percent, |a, b| a > b));
+        table.add("passkey", &keys, found.collect());
+        let change = |e: &EvalRecord| match before.filter(|_| e.role != Role::Before) {
+            Some(base) => verdict::damage(base, e, context),
+            None => None,
+        };
+        if evaluations.iter().any(|e| change(e).is_some()) {
+            let column = evaluations.iter().map(|e| {
+                let ratio = change(e);
+                let mark = if ratio.is_some_and(|r| r > verdict::SHORT_SLACK) { Mark::Bad } else { Mark::Plain };
+                Cell {
+                    text: ratio.map_or_else(|| "–".into(), text::change),
+                    mark,
+                }
+            });
+            let column = column.collect();
+            table.add_columns("short context", vec!["change".into()], vec![column]);
+        }
+        table
+    }
+
+    fn add(&mut self, title: &str, lengths: &[usize], columns: Vec<Vec<Cell>>) {
+        if !lengths.is_empty() {
+            self.add_columns(title, lengths.iter().map(|&l| text::length(l)).collect(), columns);
+        }
+    }
+
+    fn add_columns(&mut self, title: &str, names: Vec<String>, columns: Vec<Vec<Cell>>) {
+        self.groups.push(Group {
+            title: title.into(),
+            columns: names,
+        });
+        for column in columns {
+            for (row, cell) in self.rows.iter_mut().zip(column) {
+                row.2.push(cell);
+            }
+        }
+    }
+
+    /// The table for a terminal: names left, numbers right, ending in a newline; empty without evaluations.
+    pub fn terminal(&self, colour: Colour) -> String {
+        if self.rows.is_empty() || self.groups.is_empty() {
+            return String::new();
+        }
+        let name_width = self.rows.iter().map(|r| width(&r.0)).max().unwrap_or(0);
+        let widths = self.group_widths();
+        let mut out = " ".repeat(name_width);
+        for (group, widths) in self.groups.iter().zip(&widths) {
+            let _ = write!(out, " │ {}", pad_right(&group.title, joined(widths)));
+        }
+        trim_line(&mut out);
+        out.push_str(&" ".repeat(name_width));
+        for (group, widths) in self.groups.iter().zip(&widths) {
+            let names: Vec<_> = group.columns.iter().zip(widths).map(|(c, &w)| pad_left(c, w)).collect();
+            let _ = write!(out, " │ {}", names.join("  "));
+        }
+        trim_line(&mut out);
+        out.push_str(&"─".repeat(name_width));
+        for widths in &widths {
+            let _ = write!(out, "─┼─{}", "─".repeat(joined(widths)));
+        }
+        out.push('\n');
+        for (name, role, cells) in &self.rows {
+            let name = pad_right(name, name_width);
+            out.push_str(&if *role == Role::After { paint(&name, "1", colour) } else { name });
+            let mut cells = cells.iter();
+            for widths in &widths {
+                let group: Vec<_> = widths.iter().zip(&mut cells).map(|(&w, c)| terminal_cell(c, w, colour)).collect();
+                let _ = write!(out, " │ {}", group.join("  "));
+            }
+            trim_line(&mut out);
+        }
+        out
+    }
+
+    /// The table in Markdown, best values bold.
+    pub fn markdown(&self) -> String {
+        if self.rows.is_empty() || self.groups.is_empty() {
+            return String::new();
+        }
+        let mut out = String::from("| |");
+        for group in &self.groups {
+            for column in &group.columns {
+                let _ = write!(out, " {} {column} |", group.title);
+            }
+        }
+        out.push_str("\n|---|");
+        out.push_str(&"--:|".repeat(self.groups.iter().map(|g| g.columns.len()).sum()));
+        out.push('\n');
+        for (name, _, cells) in &self.rows {
+            let _ = write!(out, "| {} |", markdown_text(name));
+            for cell in cells {
+                let bold = if cell.mark == Mark::Best { "**" } else { "" };
+                let _ = write!(out, " {bold}{}{bold} |", cell.text);
+            }
+            out.push('\n');
+        }
+        out
+    }
+
+    fn group_widths(&self) -> Vec<Vec<usize>> {
+        let mut first = 0;
+        let mut widths = Vec::new();
+        for group in &self.groups {
+            let column = |(i, name): (usize, &String)| {
+                let cells = self.rows.iter().filter_map(|r| r.2.get(first + i)).map(|c| width(&c.text));
+                cells.max().unwrap_or(0).max(width(name))
+            };
+            let mut group_widths: Vec<usize> = group.columns.iter().enumerate().map(column).collect();
+            let missing = width(&group.title).saturating_sub(joined(&group_widths));
+            if let Some(last) = group_widths.last_mut() {
+                *last += missing;
+            }
+            first += group.columns.len();
+            widths.push(group_widths);
+        }
+        widths
+    }
+}
+
+/// Text that Markdown takes literally, also inside a table.
+pub(crate) fn markdown_text(text: &str) -> String {
+    let mut out = String::new();
+    for c in text::one_line(text).chars() {
+        match c {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '|' | '\\' | '`' | '*' | '_' | '[' | ']' | '#' | '~' => out.extend(['\\', c]),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn union(evaluations: &[EvalRecord], lengths: impl Fn(&EvalRecord) -> Vec<usize>) -> Vec<usize> {
+    let mut all: Vec<usize> = evaluations.iter().flat_map(lengths).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Perplexity as it was measured: infinite is a result, NaN is none.
+fn measured(eval: &EvalRecord, length: usize) -> Option<f64> {
+    let score = eval.perplexity.iter().find(|s| s.length == length)?;
+    (!score.ppl.is_nan()).then_some(score.ppl)
+}
+
+fn best(
+    evaluations: &[EvalRecord],
+    value: impl Fn(&EvalRecord) -> Option<f64>,
+    format: impl Fn(Option<f64>) -> String,
+    better: impl Fn(f64, f64) -> bool,
+) -> Vec<Cell> {
+    let values: Vec<_> = evaluations.iter().map(value).collect();
+    let finite = || values.iter().flatten().copied().filter(|v| v.is_finite());
+    let top = finite().reduce(|a, b| if better(b, a) { b } else { a });
+    let shown = top.map(|t| format(Some(t)));
+    // With one contender, or all alike as printed, nobody won.
+    let contest = finite().any(|v| Some(format(Some(v))) != shown);
+    let cell = |v: &Option<f64>| {
+        let text = format(*v);
+        let won = contest && v.is_some() && Some(&text) == shown.as_ref();
+        Cell {
+            text,
+            mark: if won { Mark::Best } else { Mark::Plain },
+        }
+    };
+    values.iter().map(cell).collect()
+}
+
+fn terminal_cell(cell: &Cell, width: usize, colour: Colour) -> String {
+    let text = pad_left(&cell.text, width);
+    match cell.mark {
+        Mark::Plain => text,
+        Mark::Best => paint(&text, "1;32", colour),
+        Mark::Bad => paint(&text, "33", colour),
+    }
+}
+
+fn paint(text: &str, code: &str, colour: Colour) -> String {
+    match colour {
+        Colour::Never => text.into(),
+        Colour::Ansi => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+    }
+}
+
+fn trim_line(out: &mut String) {
+    out.truncate(out.trim_end_matches(' ').len());
+    out.push('\n');
+}
+
+fn joined(widths: &[usize]) -> usize {
+    widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1)
+}
+
+fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn pad_left(text: &str, to: usize) -> String {
+    " ".repeat(to.saturating_sub(width(text))) + text
+}
+
+fn pad_right(text: &str, to: usize) -> String {
+    text.to_string() + &" ".repeat(to.saturating_sub(width(text)))
+}
