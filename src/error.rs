@@ -20,11 +20,7 @@ pub struct Explanation {
 impl Explanation {
     /// An explanation with a code alone.
     pub fn new(code: &'static str) -> Self {
-        Self {
-            code,
-            facts: Vec::new(),
-            help: None,
-        }
+        Self { code, facts: Vec::new(), help: None }
     }
 
     /// Adds one fact.
@@ -42,10 +38,7 @@ impl Explanation {
     /// The process exit code: the class of the error (2 usage, 3 data or config, 4 memory, 5 device, 6 file, 7 disk,
     /// 8 diverged, 9 resume).
     pub fn exit_code(&self) -> u8 {
-        self.code
-            .as_bytes()
-            .get(1)
-            .map_or(1, |digit| digit.saturating_sub(b'0'))
+        self.code.as_bytes().get(1).map_or(1, |digit| digit.saturating_sub(b'0'))
     }
 }
 
@@ -109,9 +102,8 @@ impl Explain for IoError {
     fn explain(&self) -> Explanation {
         use std::io::ErrorKind::*;
         match self.source.kind() {
-            StorageFull | QuotaExceeded => {
-                Explanation::new("E701").help("free some space and run the same command again: it continues from the last good checkpoint")
-            }
+            StorageFull | QuotaExceeded => Explanation::new("E701")
+                .help("free some space and run the same command again: it continues from the last good checkpoint"),
             PermissionDenied | ReadOnlyFilesystem => {
                 Explanation::new("E702").help("choose a folder you may write to with --out DIR, or change its permissions")
             }
@@ -129,14 +121,7 @@ pub trait IoContext<T> {
 
 impl<T> IoContext<T> for std::io::Result<T> {
     fn context(self, action: &'static str, path: &Path) -> Result<T> {
-        self.map_err(|source| {
-            IoError {
-                action,
-                path: path.to_path_buf(),
-                source,
-            }
-            .into()
-        })
+        self.map_err(|source| IoError { action, path: path.to_path_buf(), source }.into())
     }
 }
 

@@ -95,9 +95,6 @@ mod tests {
             counts[rng.between(3, 9) - 3] += 1;
         }
         // Each count is binomial(70000, 1/7): sigma = 93, so 500 is more than five of them.
-        assert!(
-            counts.iter().all(|&c| c.abs_diff(10_000) < 500),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|&c| c.abs_diff(10_000) < 500), "{counts:?}");
     }
 }

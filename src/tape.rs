@@ -6,7 +6,7 @@
 
 use crate::backend::Kernels;
 use crate::error::Result;
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 
 /// Index of a parameter in the model's parameter list.
 pub type ParamId = usize;
@@ -47,10 +47,7 @@ impl ParamGrads {
 
     /// Every parameter that has a gradient, in parameter order.
     pub fn iter(&self) -> impl Iterator<Item = (ParamId, &Tensor)> {
-        self.0
-            .iter()
-            .enumerate()
-            .filter_map(|(id, g)| Some((id, g.as_ref()?)))
+        self.0.iter().enumerate().filter_map(|(id, g)| Some((id, g.as_ref()?)))
     }
 
     fn add(&mut self, kernels: &dyn Kernels, id: ParamId, grad: Tensor) -> Result<()> {
@@ -60,20 +57,18 @@ impl ParamGrads {
 
 fn accumulate(kernels: &dyn Kernels, slot: &mut Option<Tensor>, grad: Tensor) -> Result<()> {
     match slot {
-        Some(sum) => kernels.add_assign(sum, &grad)?,
+        Some(sum) => kernels.add_assign(sum, &grad.reshape("gradient of a view", sum.shape())?)?,
         None => *slot = Some(grad),
     }
     Ok(())
 }
 
-type Backward<'a> = Box<
-    dyn FnOnce(&dyn Kernels, &mut ParamGrads, Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>>
-        + 'a,
->;
+type Backward<'a> = Box<dyn FnOnce(&dyn Kernels, &mut ParamGrads, Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>> + 'a>;
 
 struct Node<'a> {
     inputs: Vec<Option<usize>>,
-    outputs: Vec<usize>,
+    /// Slot and shape of each output: a view may have handed its gradient in under another shape.
+    outputs: Vec<(usize, Shape)>,
     backward: Backward<'a>,
 }
 
@@ -89,21 +84,12 @@ pub struct Tape<'a> {
 impl<'a> Tape<'a> {
     /// A tape that records.
     pub fn new(kernels: &'a dyn Kernels) -> Self {
-        Self {
-            kernels,
-            recording: true,
-            nodes: Vec::new(),
-            params: Vec::new(),
-            slots: 0,
-        }
+        Self { kernels, recording: true, nodes: Vec::new(), params: Vec::new(), slots: 0 }
     }
 
     /// A tape that records nothing: the same forward pass for evaluation.
     pub fn inference(kernels: &'a dyn Kernels) -> Self {
-        Self {
-            recording: false,
-            ..Self::new(kernels)
-        }
+        Self { recording: false, ..Self::new(kernels) }
     }
 
     /// The kernels ops call.
@@ -133,10 +119,7 @@ impl<'a> Tape<'a> {
         }
         let slot = self.new_slot();
         self.params.push((slot, id));
-        Var {
-            value: value.clone(),
-            slot: Some(slot),
-        }
+        Var { value: value.clone(), slot: Some(slot) }
     }
 
     /// Puts one op on the tape and returns its outputs.
@@ -147,43 +130,40 @@ impl<'a> Tape<'a> {
         &mut self,
         inputs: [&Var; N],
         values: [Tensor; M],
-        backward: impl FnOnce(
-            &dyn Kernels,
-            [bool; N],
-            [Option<Tensor>; M],
-        ) -> Result<[Option<Tensor>; N]>
-        + 'a,
+        backward: impl FnOnce(&dyn Kernels, [bool; N], [Option<Tensor>; M]) -> Result<[Option<Tensor>; N]> + 'a,
     ) -> [Var; M] {
         let wants = inputs.map(Var::wants_grad);
         if !self.recording || !wants.contains(&true) {
             return values.map(|value| Var { value, slot: None });
         }
         let backward: Backward<'a> = Box::new(move |kernels, _, grads| {
-            let grads = grads
-                .try_into()
-                .expect("tape: one gradient slot per output");
+            let grads = grads.try_into().expect("tape: one gradient slot per output");
             Ok(backward(kernels, wants, grads)?.into())
         });
         self.push(inputs.map(|v| v.slot).into(), values, backward)
     }
 
-    fn push<const M: usize>(
-        &mut self,
-        inputs: Vec<Option<usize>>,
-        values: [Tensor; M],
-        backward: Backward<'a>,
-    ) -> [Var; M] {
-        let vars = values.map(|value| Var {
-            value,
-            slot: Some(self.new_slot()),
-        });
-        let outputs = vars.iter().filter_map(|v| v.slot).collect();
-        self.nodes.push(Node {
-            inputs,
-            outputs,
-            backward,
-        });
+    fn push<const M: usize>(&mut self, inputs: Vec<Option<usize>>, values: [Tensor; M], backward: Backward<'a>) -> [Var; M] {
+        let vars = values.map(|value| Var { value, slot: Some(self.new_slot()) });
+        let outputs = vars.iter().filter_map(|v| Some((v.slot?, v.value.shape().clone()))).collect();
+        self.nodes.push(Node { inputs, outputs, backward });
         vars
+    }
+
+    /// `(B,T,H·D)` seen as `(B,T,H,D)`: the same values, the same slot.
+    pub fn split_heads(&self, x: &Var, head_dim: usize) -> Result<Var> {
+        let [b, t, width] = x.value.dims("split_heads: x (B,T,H·D)")?;
+        self.view(x, [b, t, width / head_dim, head_dim])
+    }
+
+    /// `(B,T,H,D)` seen as `(B,T,H·D)`.
+    pub fn merge_heads(&self, x: &Var) -> Result<Var> {
+        let [b, t, h, d] = x.value.dims("merge_heads: x (B,T,H,D)")?;
+        self.view(x, [b, t, h * d])
+    }
+
+    fn view<const N: usize>(&self, x: &Var, shape: [usize; N]) -> Result<Var> {
+        Ok(Var { value: x.value.reshape("view", shape)?, slot: x.slot })
     }
 
     /// Runs `segment` without keeping what it would save for backward, and runs it again when backward needs it
@@ -204,17 +184,10 @@ impl<'a> Tape<'a> {
         let (saved, kernels) = (inputs.map(Clone::clone), self.kernels);
         let backward: Backward<'a> = Box::new(move |_, params, grads| {
             let mut inner = Tape::new(kernels);
-            let leaves = saved.map(|v| Var {
-                slot: v.slot.is_some().then(|| inner.new_slot()),
-                value: v.value,
-            });
+            let leaves = saved.map(|v| Var { slot: v.slot.is_some().then(|| inner.new_slot()), value: v.value });
             let slots = leaves.each_ref().map(|v| v.slot);
             let outputs = segment(&mut inner, leaves)?;
-            let seeds = outputs
-                .into_iter()
-                .zip(grads)
-                .filter_map(|(v, g)| Some((v.slot?, g?)))
-                .collect();
+            let seeds = outputs.into_iter().zip(grads).filter_map(|(v, g)| Some((v.slot?, g?))).collect();
             let mut grads = inner.run_backward(seeds, params)?;
             Ok(slots.iter().map(|slot| grads[(*slot)?].take()).collect())
         });
@@ -227,22 +200,15 @@ impl<'a> Tape<'a> {
         self.run_backward(seeds, params).map(drop)
     }
 
-    fn run_backward(
-        mut self,
-        seeds: Vec<(usize, Tensor)>,
-        params: &mut ParamGrads,
-    ) -> Result<Vec<Option<Tensor>>> {
+    fn run_backward(mut self, seeds: Vec<(usize, Tensor)>, params: &mut ParamGrads) -> Result<Vec<Option<Tensor>>> {
         let kernels = self.kernels;
         let mut grads: Vec<Option<Tensor>> = vec![None; self.slots];
         for (slot, seed) in seeds {
             accumulate(kernels, &mut grads[slot], seed)?;
         }
         while let Some(node) = self.nodes.pop() {
-            let outputs: Vec<_> = node
-                .outputs
-                .iter()
-                .map(|&slot| grads[slot].take())
-                .collect();
+            let outputs = node.outputs.iter().map(|(slot, shape)| grads[*slot].take().map(|g| g.reshape("gradient", shape)).transpose());
+            let outputs: Vec<_> = outputs.collect::<std::result::Result<_, _>>()?;
             if outputs.iter().all(Option::is_none) {
                 continue;
             }

@@ -9,16 +9,10 @@ pub fn parse_length(text: &str) -> Result<usize, String> {
         _ => (clean.as_str(), 1.0),
     };
     let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let value = digits
-        .parse::<f64>()
-        .ok()
-        .filter(|_| plain)
-        .map(|v| v * unit);
+    let value = digits.parse::<f64>().ok().filter(|_| plain).map(|v| v * unit);
     match value {
         Some(v) if v >= 1.0 && v.fract() == 0.0 && v <= f64::from(u32::MAX) => Ok(v as usize),
-        _ => Err(format!(
-            "expected a length such as 4096, 8k, 128k or 1m, got {text:?}"
-        )),
+        _ => Err(format!("expected a length such as 4096, 8k, 128k or 1m, got {text:?}")),
     }
 }
 
@@ -41,11 +35,7 @@ pub fn format_bytes(bytes: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 {
-        format!("{bytes} B")
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
-    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
 /// Integers with thousands separators: `1,204`.
@@ -77,17 +67,7 @@ mod tests {
             assert_eq!(parse_length(&format_length(n)), Ok(n));
         }
         assert_eq!(parse_length("1.5k"), Ok(1536));
-        for bad in [
-            "",
-            "k",
-            "-1",
-            "0",
-            "1.3",
-            "inf",
-            "nan",
-            "1e3",
-            "9999999999999k",
-        ] {
+        for bad in ["", "k", "-1", "0", "1.3", "inf", "nan", "1e3", "9999999999999k"] {
             assert!(parse_length(bad).is_err(), "{bad:?} was accepted");
         }
     }

@@ -18,6 +18,8 @@ use crate::ops::rms_norm::RmsNormKernels;
 use crate::ops::rope::RopeKernels;
 use crate::ops::swiglu::SwigluKernels;
 
+impl Kernels for Cpu {}
+
 /// Everything a backend must be able to do.
 pub trait Kernels:
     AttentionKernels

@@ -62,13 +62,9 @@ impl ModelConfig {
     /// Number of parameters.
     pub fn parameters(&self) -> u64 {
         let [c, f, v] = [self.hidden, self.ffn, self.vocab].map(|n| n as u64);
-        let (q, kv) = (
-            (self.heads * self.head_dim) as u64,
-            (self.kv_heads * self.head_dim) as u64,
-        );
-        let biases = u64::from(self.qkv_bias) * (q + 2 * kv)
-            + u64::from(self.o_bias) * c
-            + u64::from(self.mlp_bias) * (2 * f + c);
+        let (q, kv) = ((self.heads * self.head_dim) as u64, (self.kv_heads * self.head_dim) as u64);
+        let biases =
+            u64::from(self.qkv_bias) * (q + 2 * kv) + u64::from(self.o_bias) * c + u64::from(self.mlp_bias) * (2 * f + c);
         let qk_norm = u64::from(self.qk_norm) * 2 * self.head_dim as u64;
         let layer = 2 * c * q + 2 * c * kv + 3 * c * f + 2 * c + biases + qk_norm;
         v * c * (2 - u64::from(self.tied)) + self.layers as u64 * layer + c

@@ -25,14 +25,7 @@ pub struct Segments {
 /// last `q_len` of the `kv_len` tokens. Query head `h` reads kv head `h / (heads / kv_heads)`.
 pub trait AttentionKernels {
     /// `(o, lse)`: `o` like `q`, `lse` `(batch, heads, q_len)`.
-    fn attention_fwd(
-        &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        segments: &Segments,
-        scale: f32,
-    ) -> Result<(Tensor, Tensor)>;
+    fn attention_fwd(&self, q: &Tensor, k: &Tensor, v: &Tensor, segments: &Segments, scale: f32) -> Result<(Tensor, Tensor)>;
     /// Gradients of q, k, v. Here `q_len == kv_len`.
     fn attention_bwd(&self, dout: &Tensor, saved: &AttentionSaved) -> Result<[Tensor; 3]>;
 }
@@ -53,25 +46,10 @@ pub struct AttentionSaved {
 }
 
 /// `softmax(scale·q·kᵀ)·v` over the visible keys; shapes as in [`AttentionKernels`].
-pub fn attention(
-    t: &mut Tape,
-    q: &Var,
-    k: &Var,
-    v: &Var,
-    segments: &Arc<Segments>,
-    scale: f32,
-) -> Result<Var> {
+pub fn attention(t: &mut Tape, q: &Var, k: &Var, v: &Var, segments: &Arc<Segments>, scale: f32) -> Result<Var> {
     let qkv = [q, k, v].map(|x| x.value().clone());
-    let (o, lse) = t
-        .kernels()
-        .attention_fwd(&qkv[0], &qkv[1], &qkv[2], segments, scale)?;
-    let saved = AttentionSaved {
-        qkv,
-        o: o.clone(),
-        lse,
-        segments: Arc::clone(segments),
-        scale,
-    };
+    let (o, lse) = t.kernels().attention_fwd(&qkv[0], &qkv[1], &qkv[2], segments, scale)?;
+    let saved = AttentionSaved { qkv, o: o.clone(), lse, segments: Arc::clone(segments), scale };
     let [o] = t.record([q, k, v], [o], move |k, _, [dout]| {
         let dout = dout.expect("tape: a node runs only when its output has a gradient");
         Ok(k.attention_bwd(&dout, &saved)?.map(Some))

@@ -23,6 +23,16 @@ pub struct Targets {
     pub weights: Option<Tensor>,
 }
 
+impl Targets {
+    /// Sum of the weights of the places that count: what a mean loss is divided by.
+    pub fn total_weight(&self) -> Result<f64> {
+        let ids = self.ids.as_u32()?;
+        let weights = self.weights.as_ref().map(Tensor::as_f32).transpose()?;
+        let weight = |n: usize| weights.map_or(1.0, |w| f64::from(w[n]));
+        Ok((0..ids.len()).filter(|&n| ids[n] != IGNORE).map(weight).sum())
+    }
+}
+
 /// Result of [`CrossEntropyKernels::cross_entropy`].
 #[derive(Debug)]
 pub struct CrossEntropyOut {
@@ -39,33 +49,16 @@ pub struct CrossEntropyOut {
 /// Backends' part.
 pub trait CrossEntropyKernels {
     /// Loss of `h` `(batch, seq_len, hidden)` under `w` `(vocab, hidden)`, with the gradients that `wants = [dh, dw]` names.
-    fn cross_entropy(
-        &self,
-        h: &Tensor,
-        w: &Tensor,
-        targets: &Targets,
-        scale: f32,
-        wants: [bool; 2],
-    ) -> Result<CrossEntropyOut>;
+    fn cross_entropy(&self, h: &Tensor, w: &Tensor, targets: &Targets, scale: f32, wants: [bool; 2]) -> Result<CrossEntropyOut>;
 }
 
 /// `scale·Σ weight·nll` as a scalar, and the per-place `nll` for reporting.
-pub fn cross_entropy(
-    t: &mut Tape,
-    h: &Var,
-    w: &Var,
-    targets: &Targets,
-    scale: f32,
-) -> Result<(Var, Tensor)> {
+pub fn cross_entropy(t: &mut Tape, h: &Var, w: &Var, targets: &Targets, scale: f32) -> Result<(Var, Tensor)> {
     let wants = [h, w].map(|v| t.is_recording() && v.wants_grad());
-    let out = t
-        .kernels()
-        .cross_entropy(h.value(), w.value(), targets, scale, wants)?;
+    let out = t.kernels().cross_entropy(h.value(), w.value(), targets, scale, wants)?;
     let (dh, dw) = (out.dh, out.dw);
     let [loss] = t.record([h, w], [out.loss], move |k, _, [dloss]| {
-        let factor = dloss
-            .expect("tape: a node runs only when its output has a gradient")
-            .as_f32()?[0];
+        let factor = dloss.expect("tape: a node runs only when its output has a gradient").as_f32()?[0];
         let scaled = |d: Option<Tensor>| match d {
             Some(d) if factor != 1.0 => k.scale(&d, factor).map(Some),
             d => Ok(d),

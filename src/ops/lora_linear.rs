@@ -36,25 +36,13 @@ pub trait LoraLinearKernels {
     /// `(y, u)` with `u = s·x·Aᵀ`, `(…, rank)`, which backward needs.
     fn lora_linear_fwd(&self, x: &Tensor, weights: &LoraWeights) -> Result<(Tensor, Tensor)>;
     /// Gradients; the factors' come together, the input's when `wants_dx`.
-    fn lora_linear_bwd(
-        &self,
-        dy: &Tensor,
-        x: &Tensor,
-        u: &Tensor,
-        weights: &LoraWeights,
-        wants_dx: bool,
-    ) -> Result<LoraGrads>;
+    fn lora_linear_bwd(&self, dy: &Tensor, x: &Tensor, u: &Tensor, weights: &LoraWeights, wants_dx: bool) -> Result<LoraGrads>;
 }
 
 /// `y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ` with `w` frozen: `x` `(…, in)` → `(…, out)`.
 pub fn lora_linear(t: &mut Tape, x: &Var, w: &Tensor, a: &Var, b: &Var, scale: f32) -> Result<Var> {
     let xv = x.value().clone();
-    let weights = LoraWeights {
-        w: w.clone(),
-        a: a.value().clone(),
-        b: b.value().clone(),
-        scale,
-    };
+    let weights = LoraWeights { w: w.clone(), a: a.value().clone(), b: b.value().clone(), scale };
     let (y, u) = t.kernels().lora_linear_fwd(&xv, &weights)?;
     let [y] = t.record([x, a, b], [y], move |k, [wants_x, ..], [dy]| {
         let dy = dy.expect("tape: a node runs only when its output has a gradient");

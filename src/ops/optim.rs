@@ -30,14 +30,7 @@ pub struct AdamWStep {
 /// Backends' part.
 pub trait OptimKernels {
     /// Updates parameter and moments in place.
-    fn adamw(
-        &self,
-        param: &mut Tensor,
-        grad: &Tensor,
-        m: &mut Tensor,
-        v: &mut Tensor,
-        step: AdamWStep,
-    ) -> Result<()>;
+    fn adamw(&self, param: &mut Tensor, grad: &Tensor, m: &mut Tensor, v: &mut Tensor, step: AdamWStep) -> Result<()>;
     /// `Σ x²` in double precision and fixed order, for the global gradient norm.
     fn sum_of_squares(&self, x: &Tensor) -> Result<f64>;
 }

@@ -15,13 +15,7 @@ pub trait RmsNormKernels {
     fn rms_norm_fwd(&self, x: &Tensor, w: &Tensor, eps: f32) -> Result<(Tensor, Tensor)>;
 
     /// `h = x + residual` and its normalised rows: `(h, y, 1/rms)`.
-    fn add_rms_norm_fwd(
-        &self,
-        x: &Tensor,
-        residual: &Tensor,
-        w: &Tensor,
-        eps: f32,
-    ) -> Result<(Tensor, Tensor, Tensor)>;
+    fn add_rms_norm_fwd(&self, x: &Tensor, residual: &Tensor, w: &Tensor, eps: f32) -> Result<(Tensor, Tensor, Tensor)>;
 
     /// Gradients of the normalised tensor and, when `wants_dw`, of the weight. `dh` is what flows into the same rows
     /// from elsewhere and is added in the same pass.
@@ -55,22 +49,13 @@ pub fn rms_norm(t: &mut Tape, x: &Var, w: &Var, eps: f32) -> Result<Var> {
 /// # Shapes  `x`, `residual` `(…, C)`, `w` `(C)` → two `(…, C)`.
 pub fn add_rms_norm(t: &mut Tape, x: &Var, residual: &Var, w: &Var, eps: f32) -> Result<[Var; 2]> {
     let wv = w.value().clone();
-    let (h, y, rstd) = t
-        .kernels()
-        .add_rms_norm_fwd(x.value(), residual.value(), &wv, eps)?;
+    let (h, y, rstd) = t.kernels().add_rms_norm_fwd(x.value(), residual.value(), &wv, eps)?;
     let hv = h.clone();
-    Ok(t.record(
-        [x, residual, w],
-        [h, y],
-        move |k: &dyn Kernels, [_, _, dw], [dh, dy]| {
-            let (dx, dw) = match dy {
-                Some(dy) => k.rms_norm_bwd(&dy, &hv, &wv, &rstd, dh.as_ref(), dw)?,
-                None => (
-                    dh.expect("tape: a node runs only when an output has a gradient"),
-                    None,
-                ),
-            };
-            Ok([Some(dx.clone()), Some(dx), dw])
-        },
-    ))
+    Ok(t.record([x, residual, w], [h, y], move |k: &dyn Kernels, [_, _, dw], [dh, dy]| {
+        let (dx, dw) = match dy {
+            Some(dy) => k.rms_norm_bwd(&dy, &hv, &wv, &rstd, dh.as_ref(), dw)?,
+            None => (dh.expect("tape: a node runs only when an output has a gradient"), None),
+        };
+        Ok([Some(dx.clone()), Some(dx), dw])
+    }))
 }

@@ -31,12 +31,7 @@ pub struct RopeTable {
 /// Backends' part.
 pub trait RopeKernels {
     /// The table for `positions` `(batch, seq_len)` u32 and one `rope_scale` per batch row.
-    fn rope_table(
-        &self,
-        positions: &Tensor,
-        rope_scale: &[f32],
-        freqs: &RopeFreqs,
-    ) -> Result<RopeTable>;
+    fn rope_table(&self, positions: &Tensor, rope_scale: &[f32], freqs: &RopeFreqs) -> Result<RopeTable>;
     /// Rotates `x` `(batch, seq_len, heads, head_dim)`.
     fn rope_fwd(&self, x: &Tensor, table: &RopeTable) -> Result<Tensor>;
     /// The transposed rotation.

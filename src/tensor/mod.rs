@@ -46,8 +46,7 @@ pub enum TensorError {
 
 impl Explain for TensorError {
     fn explain(&self) -> Explanation {
-        Explanation::new("E101")
-            .help("this is a bug in ltrain; please report it with the command line")
+        Explanation::new("E101").help("this is a bug in ltrain; please report it with the command line")
     }
 }
 
@@ -90,20 +89,14 @@ impl Tensor {
     pub fn f32(data: Vec<f32>, shape: impl Into<Shape>) -> Self {
         let shape = shape.into();
         assert_eq!(data.len(), shape.len(), "tensor of shape {shape}");
-        Self {
-            shape,
-            data: Arc::new(Buffer::F32(data)),
-        }
+        Self { shape, data: Arc::new(Buffer::F32(data)) }
     }
 
     /// An integer tensor. Panics when the element count is not the shape's.
     pub fn u32(data: Vec<u32>, shape: impl Into<Shape>) -> Self {
         let shape = shape.into();
         assert_eq!(data.len(), shape.len(), "tensor of shape {shape}");
-        Self {
-            shape,
-            data: Arc::new(Buffer::U32(data)),
-        }
+        Self { shape, data: Arc::new(Buffer::U32(data)) }
     }
 
     /// Float zeros.
@@ -137,47 +130,28 @@ impl Tensor {
 
     /// The dims by name: `let [b, t, h, d] = q.dims("attention: q (B,T,H,D)")?`.
     pub fn dims<const N: usize>(&self, what: &'static str) -> Result<[usize; N], TensorError> {
-        self.shape.dims().try_into().map_err(|_| TensorError::Rank {
-            what,
-            expected: N,
-            got: self.shape.clone(),
-        })
+        self.shape.dims().try_into().map_err(|_| TensorError::Rank { what, expected: N, got: self.shape.clone() })
     }
 
     /// Leading dims flattened to rows, and the last dim: `(…, C)` → `[rows, C]`.
     pub fn rows_cols(&self, what: &'static str) -> Result<[usize; 2], TensorError> {
         match self.shape.dims().split_last() {
             Some((&cols, lead)) => Ok([lead.iter().product(), cols]),
-            None => Err(TensorError::Rank {
-                what,
-                expected: 1,
-                got: self.shape.clone(),
-            }),
+            None => Err(TensorError::Rank { what, expected: 1, got: self.shape.clone() }),
         }
     }
 
     /// Checks the exact shape.
     pub fn expect(&self, what: &'static str, shape: impl Into<Shape>) -> Result<(), TensorError> {
         let expected = shape.into();
-        if self.shape == expected {
-            Ok(())
-        } else {
-            Err(TensorError::Shape {
-                what,
-                expected,
-                got: self.shape.clone(),
-            })
-        }
+        if self.shape == expected { Ok(()) } else { Err(TensorError::Shape { what, expected, got: self.shape.clone() }) }
     }
 
     /// The host floats.
     pub fn as_f32(&self) -> Result<&[f32], TensorError> {
         match &*self.data {
             Buffer::F32(v) => Ok(v),
-            Buffer::U32(_) => Err(TensorError::Dtype {
-                expected: Dtype::F32,
-                got: Dtype::U32,
-            }),
+            Buffer::U32(_) => Err(TensorError::Dtype { expected: Dtype::F32, got: Dtype::U32 }),
         }
     }
 
@@ -185,10 +159,7 @@ impl Tensor {
     pub fn as_u32(&self) -> Result<&[u32], TensorError> {
         match &*self.data {
             Buffer::U32(v) => Ok(v),
-            Buffer::F32(_) => Err(TensorError::Dtype {
-                expected: Dtype::U32,
-                got: Dtype::F32,
-            }),
+            Buffer::F32(_) => Err(TensorError::Dtype { expected: Dtype::U32, got: Dtype::F32 }),
         }
     }
 
@@ -196,31 +167,17 @@ impl Tensor {
     pub fn as_f32_mut(&mut self) -> Result<&mut [f32], TensorError> {
         match Arc::make_mut(&mut self.data) {
             Buffer::F32(v) => Ok(v),
-            Buffer::U32(_) => Err(TensorError::Dtype {
-                expected: Dtype::F32,
-                got: Dtype::U32,
-            }),
+            Buffer::U32(_) => Err(TensorError::Dtype { expected: Dtype::F32, got: Dtype::U32 }),
         }
     }
 
     /// The same buffer under another shape of the same size.
-    pub fn reshape(
-        &self,
-        what: &'static str,
-        shape: impl Into<Shape>,
-    ) -> Result<Self, TensorError> {
+    pub fn reshape(&self, what: &'static str, shape: impl Into<Shape>) -> Result<Self, TensorError> {
         let expected = shape.into();
         if expected.len() != self.shape.len() {
-            return Err(TensorError::Shape {
-                what,
-                expected,
-                got: self.shape.clone(),
-            });
+            return Err(TensorError::Shape { what, expected, got: self.shape.clone() });
         }
-        Ok(Self {
-            shape: expected,
-            data: Arc::clone(&self.data),
-        })
+        Ok(Self { shape: expected, data: Arc::clone(&self.data) })
     }
 
     /// Appends `rows` along dim 1 of a `(1, T, …)` tensor in place: the growth step of a key/value cache.
@@ -231,19 +188,12 @@ impl Tensor {
             || rows.shape.dims().first() != Some(&1)
             || tail(&self.shape) != tail(&rows.shape)
         {
-            return Err(TensorError::Shape {
-                what,
-                expected: self.shape.clone(),
-                got: rows.shape.clone(),
-            });
+            return Err(TensorError::Shape { what, expected: self.shape.clone(), got: rows.shape.clone() });
         }
         match Arc::make_mut(&mut self.data) {
             Buffer::F32(v) => v.extend_from_slice(rows.as_f32()?),
             Buffer::U32(_) => {
-                return Err(TensorError::Dtype {
-                    expected: Dtype::F32,
-                    got: Dtype::U32,
-                });
+                return Err(TensorError::Dtype { expected: Dtype::F32, got: Dtype::U32 });
             }
         }
         let mut dims = self.shape.dims().to_vec();
@@ -270,10 +220,7 @@ mod tests {
     fn a_wrong_shape_is_named_with_both_shapes() {
         let t = Tensor::zeros([2, 3]);
         let error = t.dims::<3>("rope: x (B,T,C)").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "rope: x (B,T,C): expected 3 dimensions, got shape [2, 3]"
-        );
+        assert_eq!(error.to_string(), "rope: x (B,T,C): expected 3 dimensions, got shape [2, 3]");
         assert!(t.reshape("r", [7]).is_err());
     }
 }

@@ -1,0 +1,87 @@
+use super::Cpu;
+use super::gemm::{Mat, gemm};
+use crate::error::Result;
+use crate::ops::cross_entropy::{CrossEntropyKernels, CrossEntropyOut, IGNORE, Targets};
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+
+/// Floats of logits held at once (4 MiB): large enough for the GEMM to run at full speed, far from `rows · vocab`.
+const LOGITS: usize = 1 << 20;
+
+/// Turns one row of logits into its negative log-likelihood and, in place, into `factor·(softmax − onehot)`.
+fn row_loss(z: &mut [f32], target: usize, factor: Option<f32>) -> f32 {
+    let max = z.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let at_target = z[target];
+    for v in z.iter_mut() {
+        *v -= max;
+    }
+    super::vector::exp_inplace(z);
+    let sum: f32 = z.chunks(1024).map(|c| c.iter().sum::<f32>()).sum();
+    if let Some(factor) = factor {
+        let over = factor / sum;
+        for v in z.iter_mut() {
+            *v *= over;
+        }
+        z[target] -= factor;
+    }
+    sum.ln() + max - at_target
+}
+
+impl CrossEntropyKernels for Cpu {
+    fn cross_entropy(&self, h: &Tensor, w: &Tensor, targets: &Targets, scale: f32, wants: [bool; 2]) -> Result<CrossEntropyOut> {
+        let [rows, c] = h.rows_cols("cross_entropy: h (…,C)")?;
+        let [vocab, _] = w.dims("cross_entropy: w (V,C)")?;
+        w.expect("cross_entropy: w (V,C)", [vocab, c])?;
+        let [target_rows] = [targets.ids.shape().len()];
+        assert_eq!(target_rows, rows, "cross_entropy: one target per row");
+        let (hs, ws, ids) = (h.as_f32()?, w.as_f32()?, targets.ids.as_u32()?);
+        let weights = targets.weights.as_ref().map(Tensor::as_f32).transpose()?;
+        let counted: Vec<usize> = (0..rows).filter(|&n| ids[n] != IGNORE).collect();
+
+        let mut nll = vec![0.0; rows];
+        let mut loss = 0.0f64;
+        let mut dh = wants[0].then(|| vec![0.0; rows * c]);
+        let mut dw = wants[1].then(|| vec![0.0; vocab * c]);
+        let any = wants[0] || wants[1];
+        let tile = (LOGITS / vocab).clamp(1, rows.max(1));
+        let mut z = vec![0.0; tile * vocab];
+        let mut packed = vec![0.0; tile * c];
+        let mut dpacked = vec![0.0; if wants[0] { tile * c } else { 0 }];
+        for places in counted.chunks(tile) {
+            let n = places.len();
+            for (row, &place) in packed.chunks_exact_mut(c).zip(places) {
+                row.copy_from_slice(&hs[place * c..][..c]);
+            }
+            let (z, packed) = (&mut z[..n * vocab], &packed[..n * c]);
+            gemm(1.0, Mat::new(packed, n, c), Mat::new(ws, vocab, c).t(), 0.0, z);
+            let losses: Vec<f32> = z
+                .par_chunks_exact_mut(vocab)
+                .zip(places)
+                .map(|(z, &place)| {
+                    let weight = weights.map_or(1.0, |w| w[place]);
+                    row_loss(z, ids[place] as usize, any.then_some(scale * weight))
+                })
+                .collect();
+            for (&place, l) in places.iter().zip(losses) {
+                nll[place] = l;
+                loss += f64::from(l) * f64::from(weights.map_or(1.0, |w| w[place]));
+            }
+            if let Some(dh) = &mut dh {
+                let dpacked = &mut dpacked[..n * c];
+                gemm(1.0, Mat::new(z, n, vocab), Mat::new(ws, vocab, c), 0.0, dpacked);
+                for (row, &place) in dpacked.chunks_exact(c).zip(places) {
+                    dh[place * c..][..c].copy_from_slice(row);
+                }
+            }
+            if let Some(dw) = &mut dw {
+                gemm(1.0, Mat::new(z, n, vocab).t(), Mat::new(packed, n, c), 1.0, dw);
+            }
+        }
+        Ok(CrossEntropyOut {
+            nll: Tensor::f32(nll, targets.ids.shape()),
+            loss: Tensor::scalar((loss * f64::from(scale)) as f32),
+            dh: dh.map(|d| Tensor::f32(d, h.shape())),
+            dw: dw.map(|d| Tensor::f32(d, [vocab, c])),
+        })
+    }
+}

@@ -1,0 +1,89 @@
+use super::{Cpu, fill_rows, rows_per_task, sum_rows};
+use crate::error::Result;
+use crate::ops::rms_norm::RmsNormKernels;
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+
+fn inverse_rms(x: &[f32], eps: f32) -> f32 {
+    let squares: f32 = x.iter().map(|v| v * v).sum();
+    1.0 / (squares / x.len() as f32 + eps).sqrt()
+}
+
+fn normalise(x: &[f32], w: &[f32], eps: f32, shape: &Tensor) -> (Tensor, Tensor) {
+    let c = w.len();
+    let rows = x.len() / c;
+    let step = rows_per_task(c);
+    let mut y = vec![0.0; x.len()];
+    let mut rstd = vec![0.0; rows];
+    y.par_chunks_mut(step * c).zip(rstd.par_chunks_mut(step)).zip(x.par_chunks(step * c)).for_each(|((y, rstd), x)| {
+        for ((y, r), x) in y.chunks_exact_mut(c).zip(rstd).zip(x.chunks_exact(c)) {
+            *r = inverse_rms(x, eps);
+            for j in 0..c {
+                y[j] = w[j] * x[j] * *r;
+            }
+        }
+    });
+    (Tensor::f32(y, shape.shape()), Tensor::f32(rstd, [rows]))
+}
+
+impl RmsNormKernels for Cpu {
+    fn rms_norm_fwd(&self, x: &Tensor, w: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
+        let [_, c] = x.rows_cols("rms_norm: x (…,C)")?;
+        w.expect("rms_norm: w (C)", [c])?;
+        Ok(normalise(x.as_f32()?, w.as_f32()?, eps, x))
+    }
+
+    fn add_rms_norm_fwd(&self, x: &Tensor, residual: &Tensor, w: &Tensor, eps: f32) -> Result<(Tensor, Tensor, Tensor)> {
+        let [rows, c] = x.rows_cols("add_rms_norm: x (…,C)")?;
+        residual.expect("add_rms_norm: residual (…,C)", x.shape())?;
+        w.expect("add_rms_norm: w (C)", [c])?;
+        let (xs, rs) = (x.as_f32()?, residual.as_f32()?);
+        let h = fill_rows(rows, c, |first, out| {
+            let at = first * c;
+            for (i, h) in out.iter_mut().enumerate() {
+                *h = xs[at + i] + rs[at + i];
+            }
+        });
+        let (y, rstd) = normalise(&h, w.as_f32()?, eps, x);
+        Ok((Tensor::f32(h, x.shape()), y, rstd))
+    }
+
+    fn rms_norm_bwd(
+        &self,
+        dy: &Tensor,
+        x: &Tensor,
+        w: &Tensor,
+        rstd: &Tensor,
+        dh: Option<&Tensor>,
+        wants_dw: bool,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let [rows, c] = x.rows_cols("rms_norm_bwd: x (…,C)")?;
+        dy.expect("rms_norm_bwd: dy (…,C)", x.shape())?;
+        let (dys, xs, ws, rs) = (dy.as_f32()?, x.as_f32()?, w.as_f32()?, rstd.as_f32()?);
+        let extra = dh.map(Tensor::as_f32).transpose()?;
+        let dx = fill_rows(rows, c, |first, out| {
+            for (n, dx) in (first..).zip(out.chunks_exact_mut(c)) {
+                let (dy, x, r) = (&dys[n * c..][..c], &xs[n * c..][..c], rs[n]);
+                let m = (0..c).map(|j| dy[j] * ws[j] * x[j]).sum::<f32>() / c as f32;
+                for j in 0..c {
+                    dx[j] = r * (dy[j] * ws[j] - x[j] * r * r * m);
+                }
+                if let Some(dh) = extra {
+                    for (dx, dh) in dx.iter_mut().zip(&dh[n * c..][..c]) {
+                        *dx += dh;
+                    }
+                }
+            }
+        });
+        let dw = wants_dw.then(|| {
+            let sums = sum_rows(rows, c, |n, sums| {
+                let (dy, x, r) = (&dys[n * c..][..c], &xs[n * c..][..c], rs[n]);
+                for j in 0..c {
+                    sums[j] += dy[j] * x[j] * r;
+                }
+            });
+            Tensor::f32(sums, [c])
+        });
+        Ok((Tensor::f32(dx, x.shape()), dw))
+    }
+}

@@ -1,0 +1,306 @@
+//! The forward pass of Llama, Mistral, Qwen2 and Qwen3: one function for training, evaluation and generation.
+
+use std::sync::Arc;
+
+use super::{KvCache, LoraConfig, LoraTarget, ModelConfig, Params};
+use crate::data::Batch;
+use crate::error::Result;
+use crate::ops::attention::{Segments, attention};
+use crate::ops::bias::bias;
+use crate::ops::cross_entropy::cross_entropy;
+use crate::ops::embedding::embedding;
+use crate::ops::linear::linear;
+use crate::ops::lora_linear::lora_linear;
+use crate::ops::rms_norm::{add_rms_norm, rms_norm};
+use crate::ops::rope::{RopeTable, rope};
+use crate::ops::swiglu::swiglu;
+use crate::rng::{Rng, Stream};
+use crate::tape::{ParamId, Tape, Var};
+use crate::tensor::Tensor;
+
+/// Whether backward re-runs each layer instead of keeping its activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Recompute {
+    /// Keep every activation.
+    #[default]
+    Nothing,
+    /// Keep the input of each layer and run the layer again.
+    Layers,
+}
+
+#[derive(Debug)]
+struct Projection {
+    w: ParamId,
+    bias: Option<ParamId>,
+    lora: Option<(ParamId, ParamId, f32)>,
+}
+
+#[derive(Debug)]
+struct Layer {
+    input_norm: ParamId,
+    /// Indexed by [`LoraTarget`] as `usize`.
+    projections: [Projection; 7],
+    qk_norm: Option<[ParamId; 2]>,
+    post_norm: ParamId,
+}
+
+/// What all layers share in one pass.
+#[derive(Clone)]
+struct Pass {
+    rope: Arc<RopeTable>,
+    segments: Arc<Segments>,
+}
+
+/// A model: configuration and parameters.
+#[derive(Debug)]
+pub struct Llama {
+    /// Shape and constants; `rope` may be replaced to evaluate under another rotation.
+    pub config: ModelConfig,
+    /// All parameters, adapters last.
+    pub params: Params,
+    layers: Vec<Layer>,
+    embed: ParamId,
+    norm: ParamId,
+    head: ParamId,
+    lora: Option<LoraConfig>,
+}
+
+/// Name of a tensor of one layer.
+fn layer_name(layer: usize, rest: &str) -> String {
+    format!("model.layers.{layer}.{rest}")
+}
+
+fn module_path(target: LoraTarget) -> String {
+    let block = if matches!(target, LoraTarget::Gate | LoraTarget::Up | LoraTarget::Down) { "mlp" } else { "self_attn" };
+    format!("{block}.{}", target.module())
+}
+
+/// `(name, shape)` of every tensor of a model, in the order of the parameter list. `lm_head.weight` only when untied.
+pub fn expected_tensors(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+    let (c, f, d) = (config.hidden, config.ffn, config.head_dim);
+    let (q, kv) = (config.heads * d, config.kv_heads * d);
+    let mut tensors = vec![("model.embed_tokens.weight".to_string(), vec![config.vocab, c])];
+    for i in 0..config.layers {
+        let mut add = |rest: String, shape: Vec<usize>| tensors.push((layer_name(i, &rest), shape));
+        add("input_layernorm.weight".into(), vec![c]);
+        for target in LoraTarget::ALL {
+            let (out, inp, biased) = match target {
+                LoraTarget::Q => (q, c, config.qkv_bias),
+                LoraTarget::K | LoraTarget::V => (kv, c, config.qkv_bias),
+                LoraTarget::O => (c, q, config.o_bias),
+                LoraTarget::Gate | LoraTarget::Up => (f, c, config.mlp_bias),
+                LoraTarget::Down => (c, f, config.mlp_bias),
+            };
+            add(format!("{}.weight", module_path(target)), vec![out, inp]);
+            if biased {
+                add(format!("{}.bias", module_path(target)), vec![out]);
+            }
+        }
+        if config.qk_norm {
+            add("self_attn.q_norm.weight".into(), vec![d]);
+            add("self_attn.k_norm.weight".into(), vec![d]);
+        }
+        add("post_attention_layernorm.weight".into(), vec![c]);
+    }
+    tensors.push(("model.norm.weight".into(), vec![c]));
+    if !config.tied {
+        tensors.push(("lm_head.weight".into(), vec![config.vocab, c]));
+    }
+    tensors
+}
+
+impl Llama {
+    /// A model from tensors in the order of [`expected_tensors`], shapes checked.
+    pub fn new(config: ModelConfig, tensors: Vec<(String, Tensor)>) -> Result<Self> {
+        let mut params = Params::default();
+        let expected = expected_tensors(&config);
+        assert_eq!(expected.len(), tensors.len(), "model: one tensor per expected name");
+        for ((name, shape), (given, value)) in expected.into_iter().zip(tensors) {
+            assert_eq!(name, given, "model: tensors come in the expected order");
+            value.expect("model: weight", shape)?;
+            params.push(name, value);
+        }
+        let id = |name: &str| params.id(name).expect("model: every expected tensor was pushed");
+        let layers = (0..config.layers)
+            .map(|i| Layer {
+                input_norm: id(&layer_name(i, "input_layernorm.weight")),
+                projections: LoraTarget::ALL.map(|target| {
+                    let path = layer_name(i, &module_path(target));
+                    Projection { w: id(&format!("{path}.weight")), bias: params.id(&format!("{path}.bias")), lora: None }
+                }),
+                qk_norm: config.qk_norm.then(|| ["q", "k"].map(|x| id(&layer_name(i, &format!("self_attn.{x}_norm.weight"))))),
+                post_norm: id(&layer_name(i, "post_attention_layernorm.weight")),
+            })
+            .collect();
+        let embed = id("model.embed_tokens.weight");
+        let head = params.id("lm_head.weight").unwrap_or(embed);
+        Ok(Self { layers, embed, norm: id("model.norm.weight"), head, lora: None, config, params })
+    }
+
+    /// A model with random weights: normal with `initializer_range`, norms 1, biases 0.
+    pub fn init(config: ModelConfig, seed: u64) -> Result<Self> {
+        let std = f64::from(config.initializer_range);
+        let tensors = expected_tensors(&config)
+            .into_iter()
+            .enumerate()
+            .map(|(i, (name, shape))| {
+                let n: usize = shape.iter().product();
+                let mut rng = Rng::at(seed, Stream::Init, i as u64);
+                let data = match shape.len() {
+                    1 => vec![if name.ends_with(".bias") { 0.0 } else { 1.0 }; n],
+                    _ => (0..n).map(|_| (std * rng.normal()) as f32).collect(),
+                };
+                (name, Tensor::f32(data, shape))
+            })
+            .collect();
+        Self::new(config, tensors)
+    }
+
+    /// Puts fresh adapters on the targets; the model computes what it did before.
+    pub fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<()> {
+        for (i, layer) in self.layers.iter_mut().enumerate() {
+            for &target in &config.targets {
+                let projection = &mut layer.projections[target as usize];
+                let [out, inp] = self.params.get(projection.w).value.dims("lora: w (out,in)")?;
+                let [a, b] = config.init(out, inp, seed, (i * LoraTarget::ALL.len() + target as usize) as u64);
+                let path = layer_name(i, &module_path(target));
+                let a = self.params.push(format!("{path}.lora_A.weight"), a);
+                let b = self.params.push(format!("{path}.lora_B.weight"), b);
+                projection.lora = Some((a, b, config.scale()));
+            }
+        }
+        self.lora = Some(config.clone());
+        Ok(())
+    }
+
+    /// The adapters' shape, if there are any.
+    pub fn lora(&self) -> Option<&LoraConfig> {
+        self.lora.as_ref()
+    }
+
+    /// The base tensors with the adapters multiplied in: `W + s·B·A` in f32, names and order of [`expected_tensors`].
+    pub fn merged(&self, kernels: &dyn crate::backend::Kernels) -> Result<Vec<(String, Tensor)>> {
+        let base = expected_tensors(&self.config).len();
+        let mut tensors: Vec<_> = self.params.iter().take(base).map(|p| (p.name.clone(), p.value.clone())).collect();
+        for projection in self.layers.iter().flat_map(|l| &l.projections) {
+            if let Some((a, b, scale)) = projection.lora {
+                let product = kernels.linear_bwd_x(&self.params.get(b).value, &self.params.get(a).value)?;
+                kernels.add_assign(&mut tensors[projection.w].1, &kernels.scale(&product, scale)?)?;
+            }
+        }
+        Ok(tensors)
+    }
+
+    fn param(&self, t: &mut Tape, id: ParamId) -> Var {
+        let param = self.params.get(id);
+        if param.trainable { t.param(id, &param.value) } else { t.constant(param.value.clone()) }
+    }
+
+    fn project(&self, t: &mut Tape, x: &Var, p: &Projection) -> Result<Var> {
+        let y = match p.lora {
+            Some((a, b, scale)) => {
+                let (a, b) = (self.param(t, a), self.param(t, b));
+                lora_linear(t, x, &self.params.get(p.w).value, &a, &b, scale)?
+            }
+            None => {
+                let w = self.param(t, p.w);
+                linear(t, x, &w)?
+            }
+        };
+        match p.bias {
+            Some(b) => {
+                let b = self.param(t, b);
+                bias(t, &y, &b)
+            }
+            None => Ok(y),
+        }
+    }
+
+    /// Queries, keys or values split into heads: `(batch, seq_len, heads, head_dim)`.
+    fn heads(&self, t: &mut Tape, x: &Var, p: &Projection, norm: Option<ParamId>) -> Result<Var> {
+        let y = self.project(t, x, p)?;
+        let y = t.split_heads(&y, self.config.head_dim)?;
+        match norm {
+            Some(w) => {
+                let w = self.param(t, w);
+                rms_norm(t, &y, &w, self.config.rms_eps)
+            }
+            None => Ok(y),
+        }
+    }
+
+    /// One layer: `h` is the residual stream, `y` its normalised form; returns both for the next layer.
+    fn layer(&self, t: &mut Tape, i: usize, [h, y]: [Var; 2], pass: &Pass, cache: Option<&mut KvCache>) -> Result<[Var; 2]> {
+        let layer = &self.layers[i];
+        let [pq, pk, pv, po, pg, pu, pd] = &layer.projections;
+        let [q_norm, k_norm] = layer.qk_norm.map_or([None, None], |ids| ids.map(Some));
+        let q = self.heads(t, &y, pq, q_norm)?;
+        let k = self.heads(t, &y, pk, k_norm)?;
+        let v = self.heads(t, &y, pv, None)?;
+        let q = rope(t, &q, &pass.rope)?;
+        let k = rope(t, &k, &pass.rope)?;
+        let [k, v] = match cache {
+            Some(cache) => cache.extend(i, k.value(), v.value())?.map(|x| t.constant(x)),
+            None => [k, v],
+        };
+        let scale = 1.0 / (self.config.head_dim as f32).sqrt();
+        let o = attention(t, &q, &k, &v, &pass.segments, scale)?;
+        let o = t.merge_heads(&o)?;
+        let o = self.project(t, &o, po)?;
+        let w = self.param(t, layer.post_norm);
+        let [h, y] = add_rms_norm(t, &h, &o, &w, self.config.rms_eps)?;
+
+        let gate = self.project(t, &y, pg)?;
+        let up = self.project(t, &y, pu)?;
+        let act = swiglu(t, &gate, &up)?;
+        let down = self.project(t, &act, pd)?;
+        let next = self.layers.get(i + 1).map_or(self.norm, |l| l.input_norm);
+        let w = self.param(t, next);
+        add_rms_norm(t, &h, &down, &w, self.config.rms_eps)
+    }
+
+    /// The last layer's normalised hidden states, `(batch, seq_len, hidden)`.
+    ///
+    /// With a cache the batch is one row whose tokens follow those in the cache.
+    pub fn hidden<'a>(
+        &'a self,
+        t: &mut Tape<'a>,
+        batch: &Batch,
+        recompute: Recompute,
+        mut cache: Option<&mut KvCache>,
+    ) -> Result<Var> {
+        let longest = batch.positions.as_u32()?.iter().max().map_or(0, |&p| p as usize + 1);
+        let freqs = self.config.rope.freqs(self.config.head_dim, self.config.context, longest);
+        let rope = Arc::new(t.kernels().rope_table(&batch.positions, &batch.rope_scale, &freqs)?);
+        let pass = Pass { rope, segments: Arc::clone(&batch.segments) };
+        let w = self.param(t, self.embed);
+        let h = embedding(t, &batch.ids, &w)?;
+        let first = self.layers.first().map_or(self.norm, |l| l.input_norm);
+        let w = self.param(t, first);
+        let y = rms_norm(t, &h, &w, self.config.rms_eps)?;
+        let mut stream = [h, y];
+        for i in 0..self.layers.len() {
+            stream = match recompute {
+                Recompute::Nothing => self.layer(t, i, stream, &pass, cache.as_deref_mut())?,
+                Recompute::Layers => {
+                    let pass = pass.clone();
+                    t.checkpoint(stream.each_ref(), move |t, stream| self.layer(t, i, stream, &pass, None))?
+                }
+            };
+        }
+        let [_, y] = stream;
+        Ok(y)
+    }
+
+    /// `scale·Σ weight·nll` over the batch, and every place's `nll`.
+    pub fn loss<'a>(&'a self, t: &mut Tape<'a>, batch: &Batch, recompute: Recompute, scale: f32) -> Result<(Var, Tensor)> {
+        let h = self.hidden(t, batch, recompute, None)?;
+        let w = self.param(t, self.head);
+        cross_entropy(t, &h, &w, &batch.targets, scale)
+    }
+
+    /// Logits of hidden states: `(…, hidden)` → `(…, vocab)`.
+    pub fn logits(&self, kernels: &dyn crate::backend::Kernels, hidden: &Tensor) -> Result<Tensor> {
+        kernels.linear_fwd(hidden, &self.params.get(self.head).value)
+    }
+}

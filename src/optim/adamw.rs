@@ -1,0 +1,113 @@
+//! AdamW with decoupled decay and global-norm clipping.
+
+use crate::backend::Kernels;
+use crate::error::Result;
+use crate::model::Params;
+use crate::ops::optim::AdamWStep;
+use crate::tape::ParamGrads;
+use crate::tensor::Tensor;
+
+/// Constants of the optimiser.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWConfig {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Decoupled weight decay; norms and biases are exempt.
+    pub weight_decay: f64,
+    /// Largest global gradient norm; infinite to switch clipping off.
+    pub max_grad_norm: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 }
+    }
+}
+
+/// First and second moments of every trainable parameter, by parameter id.
+#[derive(Debug)]
+pub struct AdamW {
+    /// Constants.
+    pub config: AdamWConfig,
+    moments: Vec<Option<[Tensor; 2]>>,
+    step: u64,
+}
+
+/// What one step reports.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepStats {
+    /// Global gradient norm before clipping.
+    pub grad_norm: f64,
+    /// False when the norm was not finite and nothing was changed.
+    pub applied: bool,
+}
+
+impl AdamW {
+    /// Zero moments for the trainable parameters.
+    pub fn new(config: AdamWConfig, params: &Params) -> Self {
+        let zeros = |p: &crate::model::Param| [Tensor::zeros(p.value.shape()), Tensor::zeros(p.value.shape())];
+        Self { config, moments: params.iter().map(|p| p.trainable.then(|| zeros(p))).collect(), step: 0 }
+    }
+
+    /// Steps applied so far.
+    pub fn step_count(&self) -> u64 {
+        self.step
+    }
+
+    /// The moments by parameter id, for checkpoints.
+    pub fn moments(&self) -> impl Iterator<Item = (usize, &[Tensor; 2])> {
+        self.moments.iter().enumerate().filter_map(|(id, m)| Some((id, m.as_ref()?)))
+    }
+
+    /// Puts saved moments back.
+    pub fn restore(&mut self, step: u64, moments: impl IntoIterator<Item = (usize, [Tensor; 2])>) {
+        self.step = step;
+        for (id, m) in moments {
+            self.moments[id] = Some(m);
+        }
+    }
+
+    /// Clips by the global norm and moves every trainable parameter. `lr` gives each parameter its learning rate.
+    /// A gradient that is not finite changes nothing.
+    pub fn apply(
+        &mut self,
+        kernels: &dyn Kernels,
+        params: &mut Params,
+        grads: &ParamGrads,
+        lr: impl Fn(&str) -> f64,
+    ) -> Result<StepStats> {
+        let mut squares = 0.0;
+        for (_, grad) in grads.iter() {
+            squares += kernels.sum_of_squares(grad)?;
+        }
+        let grad_norm = squares.sqrt();
+        if !grad_norm.is_finite() {
+            return Ok(StepStats { grad_norm, applied: false });
+        }
+        self.step += 1;
+        let AdamWConfig { beta1, beta2, eps, weight_decay, max_grad_norm } = self.config;
+        // PyTorch's clip_grad_norm_ divides by norm + 1e-6 and never scales up.
+        let grad_scale = (max_grad_norm / (grad_norm + 1e-6)).min(1.0);
+        let correction = |beta: f64| (1.0 - beta.powf(self.step as f64)) as f32;
+        for (id, grad) in grads.iter() {
+            let param = params.get_mut(id);
+            let step = AdamWStep {
+                lr: lr(&param.name) as f32,
+                beta1: beta1 as f32,
+                beta2: beta2 as f32,
+                eps: eps as f32,
+                weight_decay: if param.decays() { weight_decay as f32 } else { 0.0 },
+                bias_correction1: correction(beta1),
+                bias_correction2: correction(beta2),
+                grad_scale: grad_scale as f32,
+            };
+            let [m, v] = self.moments[id].as_mut().expect("adamw: a parameter with a gradient is trainable");
+            kernels.adamw(&mut param.value, grad, m, v, step)?;
+        }
+        Ok(StepStats { grad_norm, applied: true })
+    }
+}
