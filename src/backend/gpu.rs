@@ -246,18 +246,18 @@ pub fn select(gpus: Gpus) -> crate::Result<Place> {
     match gpus {
         Gpus::Count(0) => Ok(Place::Cpu { reason: "--gpus 0".into() }),
         Gpus::Count(asked) if asked > 1 => Err(DeviceError::Several { asked }.into()),
-        Gpus::Count(_) => Err(usable(probe()?).into()),
+        Gpus::Count(_) => Err(unusable(&probe()?).into()),
         Gpus::Auto => {
-            let error = probe().map_or_else(|e| e, usable);
+            let error = probe().map_or_else(|e| e, |driver| unusable(&driver));
             Ok(Place::Cpu { reason: error.reason() })
         }
     }
 }
 
-/// Why the best GPU of a working driver cannot be used by this build.
-fn usable(driver: Driver) -> DeviceError {
-    let best = driver.gpus.into_iter().max_by_key(|gpu| gpu.capability);
-    match best.expect("gpu: a probed driver has a GPU") {
+/// Why this build cannot use the best GPU of a working driver.
+pub fn unusable(driver: &Driver) -> DeviceError {
+    let best = driver.gpus.iter().max_by_key(|gpu| gpu.capability);
+    match best.expect("gpu: a probed driver has a GPU").clone() {
         gpu if gpu.capability < CAPABILITY => DeviceError::TooSmall { gpu },
         gpu => DeviceError::NoKernels { gpu },
     }
@@ -274,8 +274,8 @@ mod tests {
     #[test]
     fn the_best_gpu_decides_what_is_said() {
         let driver = |gpus| Driver { library: LIBRARY.into(), cuda: NEEDED, gpus };
-        assert_eq!(usable(driver(vec![gpu(7)])), DeviceError::TooSmall { gpu: gpu(7) });
-        assert_eq!(usable(driver(vec![gpu(7), gpu(9)])), DeviceError::NoKernels { gpu: gpu(9) });
+        assert_eq!(unusable(&driver(vec![gpu(7)])), DeviceError::TooSmall { gpu: gpu(7) });
+        assert_eq!(unusable(&driver(vec![gpu(7), gpu(9)])), DeviceError::NoKernels { gpu: gpu(9) });
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::io::Storage;
 use crate::model::Recompute;
 
 /// An enum with one word per variant, `FromStr` and `Display`.
@@ -72,16 +73,6 @@ choices! {
         None = "none",
     }
 
-    /// `--save-dtype`.
-    Dtype {
-        /// 32-bit floats.
-        F32 = "f32",
-        /// bfloat16.
-        Bf16 = "bf16",
-        /// IEEE half precision.
-        F16 = "f16",
-    }
-
     /// `--progress`.
     Progress {
         /// A bar on a terminal, one line per logged step elsewhere.
@@ -128,6 +119,29 @@ impl fmt::Display for Recompute {
         f.write_str(match self {
             Self::Nothing => "nothing",
             Self::Layers => "layers",
+        })
+    }
+}
+
+impl FromStr for Storage {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            "f16" => Ok(Self::F16),
+            _ => Err(format!("expected f32, bf16 or f16, got {text:?}")),
+        }
+    }
+}
+
+impl fmt::Display for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
         })
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use toml::{Table, Value};
 
-use crate::error::{IoContext, Result};
+use crate::error::IoContext;
 
 use super::text::{ModelSource, Resume, Source};
 use super::{ConfigError, Problem, Settings};
@@ -62,11 +62,16 @@ pub fn keys() -> Vec<String> {
     command.get_arguments().map(|arg| arg.get_id().to_string()).collect()
 }
 
+/// Our key for another trainer's name.
+pub fn synonym(key: &str) -> Option<&'static str> {
+    SYNONYMS.iter().find(|(theirs, _)| *theirs == key).map(|(_, ours)| *ours)
+}
+
 /// The key that was probably meant.
 pub fn suggest(key: &str) -> Option<String> {
     let key = key.replace('-', "_");
-    if let Some((_, ours)) = SYNONYMS.iter().find(|(theirs, _)| *theirs == key) {
-        return Some((*ours).to_owned());
+    if let Some(ours) = synonym(&key) {
+        return Some(ours.to_owned());
     }
     let alike = keys().into_iter().map(|known| (strsim::jaro(&key, &known), known)).filter(|(likeness, _)| *likeness > ALIKE);
     alike.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
@@ -77,7 +82,7 @@ impl Settings {
     ///
     /// # Errors
     /// Those of [`Settings::read`] and [`Settings::assigned`].
-    pub fn gather(flags: Self, assignments: &[String], file: Option<&Path>) -> Result<Self> {
+    pub fn gather(flags: Self, assignments: &[String], file: Option<&Path>) -> crate::Result<Self> {
         let file = file.map(Self::read).transpose()?.unwrap_or_default();
         Ok(flags.over(Self::assigned(assignments)?.over(file)))
     }
@@ -86,7 +91,7 @@ impl Settings {
     ///
     /// # Errors
     /// An unreadable file, TOML that does not parse, or the list of all unknown keys and unusable values.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub fn read(path: &Path) -> crate::Result<Self> {
         let text = std::fs::read_to_string(path).context("read", path)?;
         Ok(Self::parse(&text, path)?)
     }

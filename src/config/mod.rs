@@ -2,7 +2,8 @@
 
 pub mod choices;
 pub mod defaults;
-mod file;
+pub mod file;
+mod model_info;
 mod resolve;
 pub mod run;
 mod settings;
@@ -11,23 +12,12 @@ pub mod text;
 use std::fmt;
 use std::path::PathBuf;
 
+pub use model_info::ModelInfo;
 pub use run::RunConfig;
 pub use settings::Settings;
 
 use crate::error::{Explain, Explanation};
-use crate::model::ModelConfig;
 use crate::units::format_length;
-
-/// What the defaults and the checks need to know of the base model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ModelInfo {
-    /// Short name for folders and the first screen.
-    pub name: String,
-    /// Shape and constants.
-    pub config: ModelConfig,
-    /// Number of parameters.
-    pub parameters: u64,
-}
 
 /// One setting that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]

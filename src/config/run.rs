@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use crate::backend::gpu::Gpus;
 use crate::data::{Attend, Columns, Holdout, Packing};
+use crate::io::Storage;
 use crate::model::rope::RopeKind;
 use crate::model::{LoraConfig, Recompute, RopeConfig};
 use crate::optim::{AdamWConfig, Schedule, Shape};
 use crate::positions::{self, MethodArgs, MethodError, PositionPlan};
 use crate::train::TrainMode;
 
-use super::choices::{Attention, Dtype, Export, NanPolicy, Preset, Progress, Task};
+use super::choices::{Attention, Export, NanPolicy, Progress, Task};
 use super::text::{Length, List, ModelSource, PositionMethod, Resume, Source, Warmup};
 use super::{ConfigError, ModelInfo, Settings, resolve};
 
@@ -178,7 +179,7 @@ pub struct OutputSettings {
     /// What is written at the end.
     pub export: Export,
     /// Number format of written weights; the base model's when absent.
-    pub save_dtype: Option<Dtype>,
+    pub save_dtype: Option<Storage>,
     /// Steps between log lines; by the step's duration when absent.
     pub log_every: Option<u64>,
     /// How progress is shown.

@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::gpu::Gpus;
 use crate::data::{Columns, Holdout};
+use crate::io::Storage;
 use crate::model::rope::RopeKind;
 use crate::model::{LoraTarget, Recompute};
 use crate::optim::Shape;
 use crate::train::TrainMode;
 
-use super::choices::{Attention, Dtype, Export, NanPolicy, Preset, Progress, Task};
+use super::choices::{Attention, Export, NanPolicy, Preset, Progress, Task};
 use super::text::{Length, List, ModelSource, PositionMethod, Resume, Source, Warmup};
 
 /// Everything that can be set; what is absent gets its default in [`RunConfig::resolve`](super::RunConfig::resolve).
@@ -179,7 +180,7 @@ pub struct Settings {
     pub export: Option<Export>,
     /// Number format of written weights: f32, bf16 or f16
     #[arg(long, value_name = "TYPE", help_heading = "Output")]
-    pub save_dtype: Option<Dtype>,
+    pub save_dtype: Option<Storage>,
     /// Log every N steps
     #[arg(long, value_name = "N", help_heading = "Output")]
     pub log_every: Option<u64>,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::backend::gpu::Gpus;
 use crate::data::synthetic::{Stage, SyntheticError};
 use crate::data::{Columns, Holdout};
+use crate::io::Storage;
 use crate::model::rope::RopeKind;
 use crate::model::{LoraTarget, Recompute};
 use crate::optim::Shape;
@@ -19,7 +20,7 @@ use crate::train::TrainMode;
 use crate::units::{format_length, parse_length};
 
 use super::defaults::MODEL;
-use super::choices::{Attention, Dtype, Export, NanPolicy, Preset, Progress, Task};
+use super::choices::{Attention, Export, NanPolicy, Preset, Progress, Task};
 
 /// Reads a scalar of a configuration file as if it had been typed as a flag.
 struct Scalar<T>(PhantomData<T>);
@@ -69,8 +70,8 @@ macro_rules! as_text {
 }
 
 as_text!(
-    Attention, Columns, Dtype, Export, Gpus, Holdout, Length, LoraTarget, ModelSource, NanPolicy, PositionMethod, Preset, Progress,
-    Recompute, Resume, RopeKind, Shape, Source, Task, TrainMode, Warmup,
+    Attention, Columns, Export, Gpus, Holdout, Length, LoraTarget, ModelSource, NanPolicy, PositionMethod, Preset, Progress,
+    Recompute, Resume, RopeKind, Shape, Source, Storage, Task, TrainMode, Warmup,
 );
 
 /// A number of tokens: `4096`, `128k`, `1m`.
