@@ -220,7 +220,7 @@ fn with_defaults(command: clap::Command) -> clap::Command {
     if !trains {
         return command;
     }
-    command.mut_args(|arg| match (defaults::shown(arg.get_id().as_str()), arg.get_help().cloned()) {
+    command.allow_negative_numbers(true).mut_args(|arg| match (defaults::shown(arg.get_id().as_str()), arg.get_help().cloned()) {
         (Some(default), Some(help)) => arg.help(format!("{help} [default: {default}]")),
         _ => arg,
     })

@@ -31,7 +31,7 @@ fn dispatch(command: Command) -> ltrain::Result<()> {
         Command::Generate(args) => run::generate(&args),
         Command::Merge(args) => run::merge(&args),
         Command::Doctor(args) => print(&doctor::page(&args)),
-        Command::Config(ConfigCommand::Dump(args)) => print(&resolved(&args.gather()?)?.to_toml()),
+        Command::Config(ConfigCommand::Dump(args)) => print(&dump(&args.gather()?)?),
         Command::Config(ConfigCommand::Check(args)) => resolved(&args.gather()?).map(drop),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -49,6 +49,12 @@ fn train_on(config: &RunConfig) -> ltrain::Result<()> {
 
 fn resolved(settings: &Settings) -> ltrain::Result<RunConfig> {
     Ok(RunConfig::resolve(settings, &ModelInfo::read(settings)?)?)
+}
+
+/// The effective settings; the folder of a run that did not happen is not among them.
+fn dump(settings: &Settings) -> ltrain::Result<String> {
+    let effective = resolved(settings)?.settings();
+    Ok(Settings { out: settings.out.clone(), ..effective }.to_toml())
 }
 
 /// Writes to stdout without the panic of `print!` when the reader is gone.

@@ -149,13 +149,31 @@ impl Settings {
         merged.try_into().expect("settings: what was written reads back")
     }
 
+    /// A file for `--config` that says the same from any folder: paths in it are absolute.
+    pub fn to_toml(&self) -> String {
+        let text = toml::to_string(&self.anywhere()).expect("settings: every value is a TOML value");
+        format!("# Effective settings; the same run again: ltrain --config THIS_FILE\n{text}")
+    }
+
+    /// The same settings with absolute paths.
+    pub(super) fn anywhere(&self) -> Self {
+        let mut settings = self.clone();
+        settings.each_path(|path| {
+            // Without a current folder a relative path stays what it is.
+            if let Ok(absolute) = std::path::absolute(&*path) {
+                *path = absolute;
+            }
+        });
+        settings
+    }
+
     /// Keys and values of what is set.
     pub(super) fn to_table(&self) -> Table {
         Table::try_from(self).expect("settings: every value is a TOML value")
     }
 
     /// Visits every path of the file system.
-    pub(super) fn each_path(&mut self, mut visit: impl FnMut(&mut PathBuf)) {
+    fn each_path(&mut self, mut visit: impl FnMut(&mut PathBuf)) {
         let plain = [&mut self.init, &mut self.tokenizer, &mut self.eval_data, &mut self.cache, &mut self.out];
         plain.into_iter().flatten().for_each(&mut visit);
         if let Some(ModelSource::Folder(path)) = &mut self.model {
@@ -184,7 +202,7 @@ fn from_table(table: Table, at: impl Fn(&str) -> Option<String>) -> Result<Setti
                     good.insert(key, value);
                     continue;
                 }
-                Err(e) => Problem::new(&key, e.message()),
+                Err(e) => Problem::new(&key, in_our_words(e.message())),
             }
         } else {
             let problem = Problem::new(&key, "unknown key");
@@ -199,4 +217,19 @@ fn from_table(table: Table, at: impl Fn(&str) -> Option<String>) -> Result<Setti
         true => Ok(good.try_into().expect("settings: keys that are good one by one are good together")),
         false => Err(ConfigError::Problems(problems)),
     }
+}
+
+/// Serde's `invalid type: string "x", expected f64` as `expected a number, got string "x"`.
+fn in_our_words(message: &str) -> String {
+    let kinds = ["invalid type: ", "invalid value: "];
+    let Some((got, expected)) = kinds.iter().find_map(|kind| message.strip_prefix(kind)?.rsplit_once(", expected ")) else {
+        return message.to_owned();
+    };
+    let expected = match expected {
+        "f32" | "f64" => "a number",
+        "u64" | "usize" => "a whole number from 0",
+        "a boolean" => "true or false",
+        other => other,
+    };
+    format!("expected {expected}, got {got}")
 }

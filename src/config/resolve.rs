@@ -285,7 +285,9 @@ impl Resolver<'_> {
         };
         let positive = |x: f64| x.is_finite() && x > 0.0;
         self.need(positive(lr), "lr", "a number above 0", lr);
-        self.need(lr_embed.is_finite() && lr_embed >= 0.0, "lr_embed", "a number from 0", lr_embed);
+        if let Some(x) = s.lr_embed {
+            self.need(x.is_finite() && x >= 0.0, "lr_embed", "a number from 0", x);
+        }
         self.need((0.0..=1.0).contains(&min_lr_ratio), "min_lr_ratio", "a share from 0 to 1", min_lr_ratio);
         self.need(warmup.steps(train.steps) <= train.steps, "warmup", &format!("at most the {} steps of the run", train.steps), warmup);
         for beta in [beta1, beta2] {
@@ -354,7 +356,8 @@ impl Resolver<'_> {
     }
 
     fn default_out(&self, positions: &PositionSettings) -> PathBuf {
-        let time: String = clock::iso(clock::now()).chars().filter(char::is_ascii_digit).take("yyyymmddhhmmss".len()).collect();
+        // 2026-11-21T10:04:07Z as 20261121-100407.
+        let time = clock::iso(clock::now()).replace(['-', ':', 'Z'], "").replace('T', "-");
         let target = format_length(positions.target);
         PathBuf::from(format!("runs/{}-{}-{target}-{time}", self.model.name, positions.method))
     }

@@ -1,6 +1,6 @@
 //! A run's configuration: complete, checked, and what the program passes on.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::backend::gpu::Gpus;
@@ -290,28 +290,16 @@ impl RunConfig {
 
     /// The effective configuration as a file for `--config`; paths in it are absolute.
     pub fn to_toml(&self) -> String {
-        let mut settings = self.settings();
-        settings.each_path(make_absolute);
-        let table = settings.to_table();
-        format!("# Effective settings; the same run again: ltrain --config THIS_FILE\n{table}")
+        self.settings().to_toml()
     }
 
     /// Keys and values of everything that a continued run must not change. The text is known by its content, not by its
     /// path: `data_hash` is the tokenised corpus's.
     pub fn fingerprint(&self, data_hash: &str) -> Vec<(String, String)> {
-        let mut settings = self.settings();
-        settings.each_path(make_absolute);
-        let table = settings.to_table().into_iter().filter(|(key, _)| !FREE.contains(&key.as_str()));
+        let table = self.settings().anywhere().to_table().into_iter().filter(|(key, _)| !FREE.contains(&key.as_str()));
         let plain = |value: toml::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let mut pairs: Vec<_> = table.map(|(key, value)| (key, plain(value))).collect();
         pairs.push(("data (hash)".into(), data_hash.into()));
         pairs
-    }
-}
-
-/// Makes a path independent of the current directory; left as it is where there is none.
-fn make_absolute(path: &mut PathBuf) {
-    if let Ok(absolute) = std::path::absolute(Path::new(path)) {
-        *path = absolute;
     }
 }

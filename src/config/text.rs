@@ -52,12 +52,22 @@ where
     }
 }
 
+/// Writes a value as it is typed: whole numbers and decimals bare, all else as a string.
+fn write<S: Serializer>(value: &impl fmt::Display, s: S) -> Result<S::Ok, S::Error> {
+    let text = value.to_string();
+    match (text.parse::<i64>(), text.parse::<f64>()) {
+        (Ok(n), _) if n.to_string() == text => s.serialize_i64(n),
+        (_, Ok(x)) if x.is_finite() && x.to_string() == text => s.serialize_f64(x),
+        _ => s.serialize_str(&text),
+    }
+}
+
 /// Serde through `Display` and `FromStr`.
 macro_rules! as_text {
     ($($ty:ty),* $(,)?) => {$(
         impl Serialize for $ty {
             fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.collect_str(self)
+                write(self, s)
             }
         }
 
@@ -141,7 +151,16 @@ impl<T: fmt::Display> fmt::Display for List<T> {
 
 impl<T: fmt::Display> Serialize for List<T> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
+        /// One item, written as a scalar is.
+        struct Written<'a, T>(&'a T);
+
+        impl<T: fmt::Display> Serialize for Written<'_, T> {
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                write(self.0, s)
+            }
+        }
+
+        s.collect_seq(self.0.iter().map(Written))
     }
 }
 
