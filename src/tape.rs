@@ -207,7 +207,8 @@ impl<'a> Tape<'a> {
             accumulate(kernels, &mut grads[slot], seed)?;
         }
         while let Some(node) = self.nodes.pop() {
-            let outputs = node.outputs.iter().map(|(slot, shape)| grads[*slot].take().map(|g| g.reshape("gradient", shape)).transpose());
+            let outputs =
+                node.outputs.iter().map(|(slot, shape)| grads[*slot].take().map(|g| g.reshape("gradient", shape)).transpose());
             let outputs: Vec<_> = outputs.collect::<std::result::Result<_, _>>()?;
             if outputs.iter().all(Option::is_none) {
                 continue;

@@ -8,11 +8,12 @@ use serde_json::{Map, Value, json};
 use super::ModelError;
 use super::atomic::{Existing, write_dir_atomically};
 use super::hf_config::{check_roundtrip, extended_config, set_dtype};
-use super::model_dir::{CONFIG, INDEX, ModelDir, WEIGHTS, expected_tensors};
+use super::model_dir::{CONFIG, INDEX, ModelDir, WEIGHTS};
 use super::safetensors::{SafetensorsWriter, Storage};
 use super::tokenizer::{TOKENIZER, TOKENIZER_CONFIG};
 use crate::error::{IoContext, Result};
 use crate::model::ModelConfig;
+use crate::model::llama::expected_tensors;
 use crate::tensor::Tensor;
 
 /// Files of the base that are copied as they are, if it has them.
@@ -81,23 +82,13 @@ fn write_companions(tmp: &Path, export: &Export<'_>) -> Result<()> {
         None => None,
     };
     if let Some(mut settings) = tokenizer_config {
-        set(
-            &files.at(TOKENIZER_CONFIG),
-            &mut settings,
-            "model_max_length",
-            export.config.context,
-        )?;
+        set(&files.at(TOKENIZER_CONFIG), &mut settings, "model_max_length", export.config.context)?;
         write_json(&tmp.join(TOKENIZER_CONFIG), &settings)?;
     }
     if let Some(mut settings) = files.json(GENERATION_CONFIG)? {
         // Llama 2 limits generation to its context here.
         if settings.get("max_length") == Some(&json!(export.base.config().context)) {
-            set(
-                &files.at(GENERATION_CONFIG),
-                &mut settings,
-                "max_length",
-                export.config.context,
-            )?;
+            set(&files.at(GENERATION_CONFIG), &mut settings, "max_length", export.config.context)?;
         }
         write_json(&tmp.join(GENERATION_CONFIG), &settings)?;
     }
@@ -110,12 +101,7 @@ fn set(path: &Path, object: &mut Value, key: &str, value: usize) -> Result<()> {
             map.insert(key.to_string(), json!(value));
             Ok(())
         }
-        None => Err(super::hf_config::fields::field_error(
-            path,
-            "the file",
-            "a JSON object",
-            Some(object),
-        )),
+        None => Err(super::hf_config::fields::field_error(path, "the file", "a JSON object", Some(object))),
     }
 }
 
@@ -124,16 +110,8 @@ pub(super) fn write_json(path: &Path, value: &Value) -> Result<()> {
     fs::write(path, format!("{value:#}\n")).context("write", path)
 }
 
-fn write_weights(
-    tmp: &Path,
-    export: &Export<'_>,
-    tensors: impl IntoIterator<Item = Result<(String, Tensor)>>,
-) -> Result<()> {
-    let shards = split(
-        expected_tensors(export.config),
-        export.storage,
-        export.shard_limit,
-    );
+fn write_weights(tmp: &Path, export: &Export<'_>, tensors: impl IntoIterator<Item = Result<(String, Tensor)>>) -> Result<()> {
+    let shards = split(expected_tensors(export.config), export.storage, export.shard_limit);
     let count = shards.len();
     let mut tensors = tensors.into_iter();
     let mut weight_map = Map::new();
@@ -150,10 +128,7 @@ fn write_weights(
                 return Err(ModelError::missing_tensor(&path, name, [], 1).into());
             };
             let (given, tensor) = next?;
-            assert_eq!(
-                &given, name,
-                "export: tensors come in the order of expected_tensors"
-            );
+            assert_eq!(&given, name, "export: tensors come in the order of expected_tensors");
             tensor.expect("export: tensor", shape.clone())?;
             writer.push(name, tensor.as_f32()?)?;
             total += bytes(shape, export.storage);
@@ -173,11 +148,7 @@ fn bytes(shape: &[usize], storage: Storage) -> u64 {
 }
 
 /// Fills each file up to `limit`; a larger tensor gets a file of its own.
-fn split(
-    tensors: Vec<(String, Vec<usize>)>,
-    storage: Storage,
-    limit: u64,
-) -> Vec<Vec<(String, Vec<usize>)>> {
+fn split(tensors: Vec<(String, Vec<usize>)>, storage: Storage, limit: u64) -> Vec<Vec<(String, Vec<usize>)>> {
     let mut shards: Vec<Vec<_>> = vec![Vec::new()];
     let mut filled = 0;
     for (name, shape) in tensors {

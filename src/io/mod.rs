@@ -18,6 +18,6 @@ pub mod tokenizer;
 pub use error::ModelError;
 pub use export::{Export, write_model_dir};
 pub use files::ModelFiles;
-pub use model_dir::{ModelDir, expected_tensors};
+pub use model_dir::ModelDir;
 pub use safetensors::{SafetensorsFile, Storage};
 pub use tokenizer::TextTokenizer;

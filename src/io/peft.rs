@@ -79,8 +79,7 @@ pub fn parse_name(name: &str) -> Option<AdapterTensor<'_>> {
     if let Some(module) = name.strip_suffix(".lora_B.weight") {
         return Some(AdapterTensor::Factor(module, Factor::B));
     }
-    let in_memory_only =
-        name.contains("lora_") || name.contains(".default.") || name.contains(".modules_to_save.");
+    let in_memory_only = name.contains("lora_") || name.contains(".default.") || name.contains(".modules_to_save.");
     (!in_memory_only).then_some(AdapterTensor::Saved(name))
 }
 
@@ -130,8 +129,7 @@ impl AdapterConfig {
         // These change the base weights when training starts, so the update alone does not fit the original base.
         match f.get("init_lora_weights") {
             None | Some(Value::Bool(_)) => {}
-            Some(Value::String(how))
-                if ["gaussian", "eva", "orthogonal"].contains(&how.as_str()) => {}
+            Some(Value::String(how)) if ["gaussian", "eva", "orthogonal"].contains(&how.as_str()) => {}
             Some(_) => {
                 return Err(unsupported("init_lora_weights", "true, false or \"gaussian\"").into());
             }
@@ -156,9 +154,7 @@ impl AdapterConfig {
             lora_alpha: f.real("lora_alpha", 0.0..=1e6)?.unwrap_or(8.0),
             lora_dropout: f.real("lora_dropout", 0.0..=1.0)?.unwrap_or(0.0),
             use_rslora: f.flag("use_rslora")?.unwrap_or(false),
-            target_modules: f
-                .texts("target_modules")?
-                .ok_or_else(|| f.bad("target_modules", "a list of strings"))?,
+            target_modules: f.texts("target_modules")?.ok_or_else(|| f.bad("target_modules", "a list of strings"))?,
             modules_to_save: f.texts("modules_to_save")?.unwrap_or_default(),
             base_model_name_or_path: f.text("base_model_name_or_path")?.map(str::to_string),
         })
@@ -210,13 +206,8 @@ pub struct Adapter {
 /// another rank, NaN.
 pub fn read_adapter(dir: &Path) -> Result<Adapter> {
     let files = ModelFiles::folder(dir)?;
-    let missing = |file| -> Result<ModelError> {
-        Ok(ModelError::MissingFile {
-            dir: dir.to_path_buf(),
-            file,
-            found: files.names()?,
-        })
-    };
+    let missing =
+        |file| -> Result<ModelError> { Ok(ModelError::MissingFile { dir: dir.to_path_buf(), file, found: files.names()? }) };
     let Some(raw) = files.json(ADAPTER_CONFIG)? else {
         return Err(missing(ADAPTER_CONFIG)?.into());
     };
@@ -225,10 +216,8 @@ pub fn read_adapter(dir: &Path) -> Result<Adapter> {
         return Err(missing(ADAPTER_WEIGHTS)?.into());
     }
     let weights = files.weights(ADAPTER_WEIGHTS)?;
-    let tensors = weights
-        .views()
-        .map(|view| view.and_then(|v| Ok((v.name.to_string(), v.to_tensor()?))))
-        .collect::<Result<Vec<_>>>()?;
+    let tensors =
+        weights.views().map(|view| view.and_then(|v| Ok((v.name.to_string(), v.to_tensor()?)))).collect::<Result<Vec<_>>>()?;
     check_tensors(weights.path(), &config, &tensors)?;
     Ok(Adapter { config, tensors })
 }
@@ -237,11 +226,7 @@ fn check_tensors(path: &Path, config: &AdapterConfig, tensors: &[(String, Tensor
     let path = path.to_path_buf();
     let mut partners: BTreeMap<&str, Vec<Factor>> = BTreeMap::new();
     for (name, tensor) in tensors {
-        let unexpected = || ModelError::UnexpectedTensor {
-            path: path.clone(),
-            tensor: name.clone(),
-            nearest: None,
-        };
+        let unexpected = || ModelError::UnexpectedTensor { path: path.clone(), tensor: name.clone(), nearest: None };
         match parse_name(name).ok_or_else(unexpected)? {
             AdapterTensor::Factor(module, factor) => {
                 let dims = tensor.shape().dims();
@@ -268,13 +253,7 @@ fn check_tensors(path: &Path, config: &AdapterConfig, tensors: &[(String, Tensor
         for factor in [Factor::A, Factor::B] {
             if !factors.contains(&factor) {
                 let names = tensors.iter().map(|(n, _)| n.as_str());
-                return Err(ModelError::missing_tensor(
-                    &path,
-                    &factor_name(module, factor),
-                    names,
-                    1,
-                )
-                .into());
+                return Err(ModelError::missing_tensor(&path, &factor_name(module, factor), names, 1).into());
             }
         }
     }
@@ -292,17 +271,9 @@ pub fn write_adapter<'a>(
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
     extended_config: &Value,
 ) -> Result<()> {
-    write_file_atomically(&dir.join(ADAPTER_WEIGHTS), |tmp| {
-        write_safetensors(tmp, storage, tensors)
-    })?;
-    write_bytes_atomically(
-        &dir.join("base_config/config.json"),
-        format!("{extended_config:#}\n").as_bytes(),
-    )?;
-    write_bytes_atomically(
-        &dir.join(ADAPTER_CONFIG),
-        format!("{:#}\n", config.to_json()).as_bytes(),
-    )
+    write_file_atomically(&dir.join(ADAPTER_WEIGHTS), |tmp| write_safetensors(tmp, storage, tensors))?;
+    write_bytes_atomically(&dir.join("base_config/config.json"), format!("{extended_config:#}\n").as_bytes())?;
+    write_bytes_atomically(&dir.join(ADAPTER_CONFIG), format!("{:#}\n", config.to_json()).as_bytes())
 }
 
 /// The leaf names of adapted modules among tensor names of an adapter, for `target_modules`.

@@ -62,7 +62,7 @@ pub enum RopeScaling {
 }
 
 impl RopeScaling {
-    /// YaRN with the paper's constants (arXiv 2309.00071, section 3.2: α = 1, β = 32) and the derived attention factor.
+    /// YaRN with the paper's constants (arXiv 2309.00071: α = 1, β = 32) and the derived attention factor.
     pub fn yarn(factor: f64, original: usize) -> Self {
         RopeScaling::Yarn {
             factor,
@@ -78,12 +78,7 @@ impl RopeScaling {
 
     /// Llama 3.1's interpolation with its published band: kept below `original / 4`, interpolated above `original`.
     pub fn llama3(factor: f64, original: usize) -> Self {
-        RopeScaling::Llama3 {
-            factor,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original,
-        }
+        RopeScaling::Llama3 { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original }
     }
 
     /// The extension factor; 1 without rescaling.

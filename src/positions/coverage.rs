@@ -45,14 +45,7 @@ impl Coverage {
     pub fn new(target: usize, buckets: usize) -> Self {
         let width = target.div_ceil(buckets.max(1)).max(1);
         let count = target.div_ceil(width).max(1);
-        Self {
-            width,
-            impulses: vec![0; target + 2],
-            covered: vec![0; count],
-            seen: vec![0; count],
-            rows: 0,
-            runs: Vec::new(),
-        }
+        Self { width, impulses: vec![0; target + 2], covered: vec![0; count], seen: vec![0; count], rows: 0, runs: Vec::new() }
     }
 
     /// Adds one document's strictly increasing positions. Costs `O(runs²)`.
@@ -96,11 +89,7 @@ impl Coverage {
         let mut buckets: Vec<_> = (0..count)
             .map(|i| CoverageBucket {
                 distance_lo: (i * self.width).max(1),
-                distance_hi: if i + 1 == count {
-                    end
-                } else {
-                    (i + 1) * self.width
-                },
+                distance_hi: if i + 1 == count { end } else { (i + 1) * self.width },
                 pairs: 0.0,
                 covered_rows: self.covered[i] as f64 / self.rows.max(1) as f64,
             })
@@ -120,11 +109,7 @@ impl Coverage {
                 beyond += pairs;
             }
         }
-        if all == 0 {
-            0.0
-        } else {
-            beyond as f64 / all as f64
-        }
+        if all == 0 { 0.0 } else { beyond as f64 / all as f64 }
     }
 
     /// Pairs at every distance from 1.
@@ -165,10 +150,7 @@ impl Coverage {
             match self.runs.last_mut() {
                 Some((start, len)) if *start + *len == p => *len += 1,
                 Some((start, len)) => {
-                    debug_assert!(
-                        *start + *len < p,
-                        "coverage: positions must increase, got {p}"
-                    );
+                    debug_assert!(*start + *len < p, "coverage: positions must increase, got {p}");
                     self.runs.push((p, 1));
                 }
                 None => self.runs.push((p, 1)),

@@ -1,8 +1,8 @@
-//! E²-LLM (Liu et al., arXiv 2401.06951, section 4): random interpolation scales and offsets on one short context.
+//! E²-LLM (Liu et al., arXiv 2401.06951, section 4, eq. 4 to 8): random interpolation scales and offsets on one short context.
 //!
-//! scale      `g ~ U{1 .. G_max}` per training row (eq. 6); every position is divided by it
-//! offset     `t ~ U{0 .. max(0, g·L0 − n)}` per document (eq. 7)
-//! positions  `m` for the first four tokens, `m + t` for the rest (eq. 8), kept as integers: the rotation divides by `g`
+//! - scale: `g ~ U{1 .. G_max}` per training row; every position is divided by it
+//! - offset: `t ~ U{0 .. max(0, g·L0 − n)}` per document
+//! - positions: `m` for the first four tokens, `m + t` for the rest, kept as integers: the rotation divides by `g`
 //!
 //! The first four tokens stay put because attention dumps its surplus there (the paper's reason). Content: a window of
 //! the document at a uniformly random offset. Where the paper is silent: `g` is drawn per row, not per iteration, and a
@@ -28,16 +28,10 @@ pub struct E2Llm {
 
 impl Method for E2Llm {
     const NAME: &'static str = "e2-llm";
-    const ABOUT: &'static str =
-        "E2-LLM: random interpolation scale per row, random offset per document";
+    const ABOUT: &'static str = "E2-LLM: random interpolation scale per row, random offset per document";
 
     fn from_args(args: &MethodArgs) -> Result<Self, MethodError> {
-        let &MethodArgs {
-            target,
-            context,
-            max_scale,
-            ..
-        } = args;
+        let &MethodArgs { target, context, max_scale, .. } = args;
         let max_scale = max_scale.unwrap_or_else(|| target.div_ceil(context));
         if max_scale == 0 {
             return Err(MethodError::Zero { what: "max-scale" });
@@ -62,17 +56,6 @@ impl PositionPlan for E2Llm {
         let offset = rng.between(0, window.saturating_sub(want));
         let passed = rng.between(0, slack(available, want));
         let sinks = want.min(SINKS);
-        Plan::from_chunks([
-            Chunk {
-                len: sinks,
-                skipped: 0,
-                passed,
-            },
-            Chunk {
-                len: want - sinks,
-                skipped: offset,
-                passed,
-            },
-        ])
+        Plan::from_chunks([Chunk { len: sinks, skipped: 0, passed }, Chunk { len: want - sinks, skipped: offset, passed }])
     }
 }

@@ -63,20 +63,11 @@ struct Chunk {
 impl Plan {
     /// Chunks laid end to end: token `k` of the row is at position `k + skipped`. Empty chunks vanish.
     fn from_chunks(chunks: impl IntoIterator<Item = Chunk>) -> Self {
-        let mut plan = Self {
-            tokens: Vec::new(),
-            positions: Vec::new(),
-        };
-        for Chunk {
-            len,
-            skipped,
-            passed,
-        } in chunks.into_iter().filter(|chunk| chunk.len > 0)
-        {
+        let mut plan = Self { tokens: Vec::new(), positions: Vec::new() };
+        for Chunk { len, skipped, passed } in chunks.into_iter().filter(|chunk| chunk.len > 0) {
             let start = plan.positions.len();
             plan.tokens.push(start + passed..start + passed + len);
-            plan.positions
-                .extend((start + skipped..start + skipped + len).map(position));
+            plan.positions.extend((start + skipped..start + skipped + len).map(position));
         }
         plan
     }
@@ -89,15 +80,11 @@ fn position(p: usize) -> u32 {
 
 /// How many positions a row of `want` tokens can skip.
 fn room(target: usize, want: usize) -> usize {
-    target
-        .checked_sub(want)
-        .expect("positions: a row is never longer than the target (checked by build)")
+    target.checked_sub(want).expect("positions: a row is never longer than the target (checked by build)")
 }
 
 /// How many document tokens a row can skip.
 fn slack(available: usize, want: usize) -> usize {
     debug_assert!(want >= 1, "a plan of no tokens");
-    available
-        .checked_sub(want)
-        .expect("positions: a row never wants more tokens than the document has")
+    available.checked_sub(want).expect("positions: a row never wants more tokens than the document has")
 }

@@ -25,10 +25,6 @@ impl PositionPlan for Natural {
 
     fn plan(&self, available: usize, want: usize, _rope_scale: f32, rng: &mut Rng) -> Plan {
         let passed = rng.between(0, slack(available, want));
-        Plan::from_chunks([Chunk {
-            len: want,
-            skipped: 0,
-            passed,
-        }])
+        Plan::from_chunks([Chunk { len: want, skipped: 0, passed }])
     }
 }

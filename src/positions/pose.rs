@@ -1,10 +1,10 @@
-//! PoSE, positional skip-wise training (Zhu et al., arXiv 2309.10400, section 3.2).
+//! PoSE, positional skip-wise training (Zhu et al., arXiv 2309.10400, section 3).
 //!
 //! A row is cut into `N` chunks of lengths `l_i`; chunk `i` skips `u_i` positions and `v_i` document tokens:
 //!
-//! positions  `u_0 = 0`, `u_i ~ U{u_{i−1} .. T−n}`        (eq. 2 and 3)
-//! content    `v_0 = 0`, `v_i ~ U{v_{i−1} .. available−n}` (section 3.2, "text content")
-//! lengths    `l_i ~ U{1 .. ceil(rest / chunks left)}`, the last chunk takes the rest
+//! - positions: `u_0 = 0`, `u_i ~ U{u_{i−1} .. T−n}`
+//! - content: `v_0 = 0`, `v_i ~ U{v_{i−1} .. available−n}`
+//! - lengths: `l_i ~ U{1 .. ceil(rest / chunks left)}`, the last chunk takes the rest
 //!
 //! The paper leaves the lengths open. Two chunks follow the released code: `l_0 ~ U{1 .. (n+1)/2}`, so that the far
 //! chunk is the longer one; the rule above is its extension to more. As in the code, the first chunk starts both the
@@ -27,16 +27,9 @@ impl Method for Pose {
     const ABOUT: &'static str = "PoSE: chunks of a document with random skips between them";
 
     fn from_args(args: &MethodArgs) -> Result<Self, MethodError> {
-        let &MethodArgs {
-            target,
-            chunks,
-            seq_len,
-            ..
-        } = args;
+        let &MethodArgs { target, chunks, seq_len, .. } = args;
         match chunks {
-            0 => Err(MethodError::Zero {
-                what: "pose-chunks",
-            }),
+            0 => Err(MethodError::Zero { what: "pose-chunks" }),
             _ if chunks > seq_len => Err(MethodError::TooManyChunks { chunks, seq_len }),
             _ => Ok(Self { target, chunks }),
         }
@@ -56,17 +49,9 @@ impl PositionPlan for Pose {
                 skipped = rng.between(skipped, room);
                 passed = rng.between(passed, slack);
             }
-            let len = if left == 1 {
-                rest
-            } else {
-                rng.between(1, rest.div_ceil(left))
-            };
+            let len = if left == 1 { rest } else { rng.between(1, rest.div_ceil(left)) };
             rest -= len;
-            Chunk {
-                len,
-                skipped,
-                passed,
-            }
+            Chunk { len, skipped, passed }
         }))
     }
 }

@@ -1,4 +1,4 @@
-//! RandPos (Ruoss et al., arXiv 2305.16843, section 3), the baseline of PoSE's Table 1: all positions at random.
+//! RandPos (Ruoss et al., arXiv 2305.16843), the baseline of PoSE's Table 1: all positions at random.
 //!
 //! Positions: a sorted sample without replacement of `want` out of `0..target`. Locality is lost, and with it quality
 //! (perplexity above 11 where PoSE has 4.8); it is here to show that. Content: a window at a uniformly random offset.
@@ -21,9 +21,7 @@ impl Method for RandPos {
     const ABOUT: &'static str = "RandPos: every position at random (a baseline that does badly)";
 
     fn from_args(args: &MethodArgs) -> Result<Self, MethodError> {
-        Ok(Self {
-            target: args.target,
-        })
+        Ok(Self { target: args.target })
     }
 }
 
@@ -42,9 +40,6 @@ impl PositionPlan for RandPos {
                 chosen.insert(last);
             }
         }
-        Plan {
-            tokens: iter::once(start..start + want).collect(),
-            positions: chosen.into_iter().map(position).collect(),
-        }
+        Plan { tokens: iter::once(start..start + want).collect(), positions: chosen.into_iter().map(position).collect() }
     }
 }

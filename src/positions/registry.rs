@@ -6,13 +6,8 @@ use super::{E2Llm, Natural, Pose, PositionPlan, RandPos, Uniform};
 use crate::error::{Explain, Explanation};
 
 /// Every method, in the order of help. This is the one list a new method has to join.
-pub const METHODS: &[MethodEntry] = &[
-    entry::<Natural>(),
-    entry::<Pose>(),
-    entry::<RandPos>(),
-    entry::<E2Llm>(),
-    entry::<Uniform>(),
-];
+pub const METHODS: &[MethodEntry] =
+    &[entry::<Natural>(), entry::<Pose>(), entry::<RandPos>(), entry::<E2Llm>(), entry::<Uniform>()];
 
 /// What methods are built from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,13 +27,7 @@ pub struct MethodArgs {
 impl MethodArgs {
     /// The papers' defaults for these three lengths: two chunks, scales up to `ceil(target / context)`.
     pub fn new(target: usize, context: usize, seq_len: usize) -> Self {
-        Self {
-            target,
-            context,
-            seq_len,
-            chunks: 2,
-            max_scale: None,
-        }
+        Self { target, context, seq_len, chunks: 2, max_scale: None }
     }
 }
 
@@ -64,11 +53,7 @@ pub struct MethodEntry {
 }
 
 const fn entry<M: Method>() -> MethodEntry {
-    MethodEntry {
-        name: M::NAME,
-        about: M::ABOUT,
-        build: |args| Ok(Arc::new(M::from_args(args)?)),
-    }
+    MethodEntry { name: M::NAME, about: M::ABOUT, build: |args| Ok(Arc::new(M::from_args(args)?)) }
 }
 
 /// The names of all methods, in the order of help.
@@ -81,26 +66,15 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// [`MethodError::Unknown`] for a name that is not in [`names`]; the others for lengths that cannot work together.
 pub fn build(name: &str, args: &MethodArgs) -> Result<Arc<dyn PositionPlan>, MethodError> {
-    let method = METHODS
-        .iter()
-        .find(|method| method.name == name)
-        .ok_or_else(|| MethodError::Unknown {
-            given: name.to_owned(),
-        })?;
-    for (what, value) in [
-        ("target", args.target),
-        ("context", args.context),
-        ("seq-len", args.seq_len),
-    ] {
+    let method =
+        METHODS.iter().find(|method| method.name == name).ok_or_else(|| MethodError::Unknown { given: name.to_owned() })?;
+    for (what, value) in [("target", args.target), ("context", args.context), ("seq-len", args.seq_len)] {
         if value == 0 {
             return Err(MethodError::Zero { what });
         }
     }
     if args.seq_len > args.target {
-        return Err(MethodError::RowTooLong {
-            seq_len: args.seq_len,
-            target: args.target,
-        });
+        return Err(MethodError::RowTooLong { seq_len: args.seq_len, target: args.target });
     }
     check_positions(args.target)?;
     (method.build)(args)
@@ -156,23 +130,16 @@ pub enum MethodError {
 impl Explain for MethodError {
     fn explain(&self) -> Explanation {
         match self {
-            MethodError::Unknown { .. } => Explanation::new("E202").help(
-                METHODS
-                    .iter()
-                    .map(|m| format!("{:<10}{}", m.name, m.about))
-                    .collect::<Vec<_>>()
-                    .join("\n"),
-            ),
+            MethodError::Unknown { .. } => Explanation::new("E202")
+                .help(METHODS.iter().map(|m| format!("{:<10}{}", m.name, m.about)).collect::<Vec<_>>().join("\n")),
             MethodError::Zero { .. } => Explanation::new("E203"),
-            MethodError::RowTooLong { target, .. } => Explanation::new("E203").help(format!(
-                "use --seq-len {target} or less, or a longer --target"
-            )),
+            MethodError::RowTooLong { target, .. } => {
+                Explanation::new("E203").help(format!("use --seq-len {target} or less, or a longer --target"))
+            }
             MethodError::TooManyChunks { .. } => {
                 Explanation::new("E203").help("2 is the paper's choice and --pose-chunks' default")
             }
-            MethodError::TooFar { .. } => {
-                Explanation::new("E203").help("choose a shorter --target")
-            }
+            MethodError::TooFar { .. } => Explanation::new("E203").help("choose a shorter --target"),
         }
     }
 }

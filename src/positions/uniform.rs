@@ -3,9 +3,9 @@
 //! PoSE's pairs at distance `D` are flat on `n ≤ D ≤ T−n` and fall to nothing at `T`: the longest distances, which the
 //! target promises, are the ones it never sees. Here, per document of `n` tokens,
 //!
-//! 10 %         contiguous (fills the distances `n/2..n`, which equal halves leave out)
-//! 72 %         halves: `l_0 = n/2`, `u ~ U{0 .. T−n}` (most pairs per row: `l_0·l_1 = n²/4`, PoSE's mean is `n²/6`)
-//! 18 %         terminal: the last `n/16` tokens end at `T−1`
+//! - 10 %: contiguous (fills the distances `n/2..n`, which equal halves leave out)
+//! - 72 %: halves, `l_0 = n/2`, `u ~ U{0 .. T−n}` (most pairs per row: `l_0·l_1 = n²/4`, PoSE's mean is `n²/6`)
+//! - 18 %: terminal, the last `n/16` tokens end at `T−1`
 //!
 //! For n = 256, T = 2048, without the contiguous rows, against PoSE: mean pairs per far distance 7.25 (5.72), their
 //! coefficient of variation over `n..T−n/32` 0.133 (0.224), density at `T−n/16` relative to the mean 0.45 (0.01).
@@ -33,9 +33,7 @@ impl Method for Uniform {
     const ABOUT: &'static str = "PoSE with evenly trained distances, the longest included";
 
     fn from_args(args: &MethodArgs) -> Result<Self, MethodError> {
-        Ok(Self {
-            target: args.target,
-        })
+        Ok(Self { target: args.target })
     }
 }
 
@@ -55,17 +53,6 @@ impl PositionPlan for Uniform {
             (want / 2, rng.between(0, room))
         };
         let passed = rng.between(0, slack);
-        Plan::from_chunks([
-            Chunk {
-                len: want - last,
-                skipped: 0,
-                passed: 0,
-            },
-            Chunk {
-                len: last,
-                skipped,
-                passed,
-            },
-        ])
+        Plan::from_chunks([Chunk { len: want - last, skipped: 0, passed: 0 }, Chunk { len: last, skipped, passed }])
     }
 }

@@ -36,28 +36,17 @@ pub struct Axis {
 impl Axis {
     /// An axis of plain numbers, evenly spread.
     pub fn linear(label: &str) -> Self {
-        Self {
-            label: label.into(),
-            scale: Scale::Linear,
-            unit: Unit::Number,
-        }
+        Self { label: label.into(), scale: Scale::Linear, unit: Unit::Number }
     }
 
     /// An axis of plain numbers by logarithm.
     pub fn log(label: &str) -> Self {
-        Self {
-            scale: Scale::Log,
-            ..Self::linear(label)
-        }
+        Self { scale: Scale::Log, ..Self::linear(label) }
     }
 
     /// An axis of lengths by powers of two.
     pub fn lengths(label: &str) -> Self {
-        Self {
-            label: label.into(),
-            scale: Scale::Log2,
-            unit: Unit::Length,
-        }
+        Self { label: label.into(), scale: Scale::Log2, unit: Unit::Length }
     }
 }
 
@@ -95,12 +84,7 @@ impl Fit {
         } else if hi / lo < 1.0 + 1e-9 {
             (lo, hi) = (lo / 1.5, hi * 1.5);
         }
-        let mut fit = Self {
-            lo,
-            hi,
-            scale,
-            ticks: Vec::new(),
-        };
+        let mut fit = Self { lo, hi, scale, ticks: Vec::new() };
         fit.ticks = fit.make_ticks(axis.unit);
         Some(fit)
     }
@@ -174,10 +158,7 @@ impl Fit {
             }
         }
         let every = ((last - first) as usize).div_ceil(7).max(1);
-        let ticks = (first..=last)
-            .step_by(every)
-            .map(|p| 10f64.powi(p))
-            .filter(|v| (self.lo..=self.hi).contains(v));
+        let ticks = (first..=last).step_by(every).map(|p| 10f64.powi(p)).filter(|v| (self.lo..=self.hi).contains(v));
         Some(ticks.map(|v| (v, number(v, v))).collect())
     }
 

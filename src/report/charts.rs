@@ -129,11 +129,7 @@ impl Frame {
             svg.line("c-rule", (at, self.top), (at, Self::BASE));
             let room = rule.label.chars().count() as f64 * ADVANCE + 6.0;
             let row = self.top + 13.0 + 17.0 * (i % 2) as f64;
-            let (anchor, x) = if at + room > WIDTH - RIGHT {
-                (Anchor::End, at - 5.0)
-            } else {
-                (Anchor::Start, at + 5.0)
-            };
+            let (anchor, x) = if at + room > WIDTH - RIGHT { (Anchor::End, at - 5.0) } else { (Anchor::Start, at + 5.0) };
             svg.text("c-ink", anchor, (x, row), &rule.label);
         }
     }
@@ -159,11 +155,7 @@ impl LineChart {
         let mut svg = Svg::new(WIDTH, HEIGHT, &self.title);
         let legend = self.legend();
         let rows = legend.last().map_or(0.0, |l| l.1 + 1.0);
-        let frame = Frame {
-            x,
-            y: y.pad(&self.y, 0.06),
-            top: 12.0 + rows * LEGEND_ROW,
-        };
+        let frame = Frame { x, y: y.pad(&self.y, 0.06), top: 12.0 + rows * LEGEND_ROW };
         frame.draw(&mut svg, &self.x, &self.y);
         frame.draw_rules(&mut svg, &self.rules);
         for series in &self.series {
@@ -267,8 +259,7 @@ fn cross(svg: &mut Svg, x: f64, hover: &str) {
     let y = Frame::BASE - 7.0;
     svg.path(
         "c-gap",
-        &(Svg::polyline(&[(x - 4.0, y - 4.0), (x + 4.0, y + 4.0)])
-            + &Svg::polyline(&[(x - 4.0, y + 4.0), (x + 4.0, y - 4.0)])),
+        &(Svg::polyline(&[(x - 4.0, y - 4.0), (x + 4.0, y + 4.0)]) + &Svg::polyline(&[(x - 4.0, y + 4.0), (x + 4.0, y - 4.0)])),
     );
     svg.marker("c-hit", Shape::Circle, (x, y), 6.0, hover);
 }
@@ -299,11 +290,7 @@ impl Histogram {
             return empty(&self.title);
         };
         let mut svg = Svg::new(WIDTH, HEIGHT, &self.title);
-        let frame = Frame {
-            x,
-            y: y.pad(&self.y, 0.1),
-            top: 14.0,
-        };
+        let frame = Frame { x, y: y.pad(&self.y, 0.1), top: 14.0 };
         frame.draw(&mut svg, &self.x, &self.y);
         for bar in drawn() {
             let (left, right) = (frame.px(bar.lo), frame.px(bar.hi));
@@ -311,10 +298,7 @@ impl Histogram {
             let width = if right - left > 3.0 { right - left - 1.0 } else { right - left };
             let seen = drawable(bar.value) && bar.value > 0.0;
             let (class, top) = if seen { ("c-bar", frame.py(bar.value)) } else { ("c-none", frame.top) };
-            let look = Look {
-                hover: bar.hover.clone(),
-                ..Look::default()
-            };
+            let look = Look { hover: bar.hover.clone(), ..Look::default() };
             svg.rect(class, (left, top), (width, Frame::BASE - top), look);
         }
         frame.draw_rules(&mut svg, &self.rules);

@@ -5,31 +5,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Seconds since 1970.
 pub fn now() -> f64 {
     // A clock before 1970 is a broken clock, not a reason to stop training.
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |d| d.as_secs_f64())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }
 
 /// ISO 8601: `2026-11-21T10:04:07Z`.
 pub fn iso(unix: f64) -> String {
     let t = Civil::new(unix);
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
-        t.year, t.month, t.day, t.hour, t.minute, t.second
-    )
+    format!("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", t.year, t.month, t.day, t.hour, t.minute, t.second)
 }
 
 /// Transformers' name for a TensorBoard folder: `Nov21_10-04-07_<host>`.
 pub fn tensorboard_folder(unix: f64, host: &str) -> String {
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let t = Civil::new(unix);
     let month = MONTHS[t.month as usize - 1];
-    format!(
-        "{month}{:02}_{:02}-{:02}-{:02}_{host}",
-        t.day, t.hour, t.minute, t.second
-    )
+    format!("{month}{:02}_{:02}-{:02}-{:02}_{host}", t.day, t.hour, t.minute, t.second)
 }
 
 /// The machine's name, safe in a file name.
@@ -39,11 +29,7 @@ pub fn host() -> String {
         .or_else(|| std::env::var("HOSTNAME").ok())
         .or_else(|| std::env::var("COMPUTERNAME").ok())
         .unwrap_or_default();
-    let safe: String = name
-        .trim()
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
-        .collect();
+    let safe: String = name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_')).collect();
     if safe.is_empty() { "localhost".into() } else { safe }
 }
 
@@ -64,8 +50,7 @@ impl Civil {
         // Counting years from March puts the leap day last, and 400-year eras make the rest integer division.
         let shifted = days + 719_468;
         let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-        let year_of_era =
-            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let from_march = (5 * day_of_year + 2) / 153;
         let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };

@@ -149,10 +149,7 @@ fn grows(widths: impl Iterator<Item = f64>) -> bool {
 }
 
 fn even(axis: Axis) -> Axis {
-    Axis {
-        scale: super::axis::Scale::Linear,
-        ..axis
-    }
+    Axis { scale: super::axis::Scale::Linear, ..axis }
 }
 
 fn rule(at: usize, label: &str) -> Rule {
@@ -167,13 +164,7 @@ fn compared(run: &RunRecord, title: &str, x: Axis, y: Axis, series: Vec<Series>)
         return None;
     }
     let rules = vec![rule(run.model.context, "original context"), rule(run.method.target, "target")];
-    let chart = LineChart {
-        title: title.into(),
-        x,
-        y,
-        series,
-        rules,
-    };
+    let chart = LineChart { title: title.into(), x, y, series, rules };
     Some(chart.draw())
 }
 
@@ -186,23 +177,11 @@ fn by_step(run: &RunRecord, title: &str, y: Axis, value: impl Fn(&StepRecord) ->
 }
 
 fn chart(title: &str, x: Axis, y: Axis, series: Vec<Series>) -> Svg {
-    LineChart {
-        title: title.into(),
-        x,
-        y,
-        series,
-        rules: Vec::new(),
-    }
-    .draw()
+    LineChart { title: title.into(), x, y, series, rules: Vec::new() }.draw()
 }
 
 fn line(name: &str, colour: usize, stroke: Stroke, points: Vec<(f64, f64)>) -> Series {
-    Series {
-        name: text::one_line(name),
-        points,
-        colour,
-        stroke,
-    }
+    Series { name: text::one_line(name), points, colour, stroke }
 }
 
 /// Exponential average over about a fortieth of the run, started without bias; gaps stay gaps.

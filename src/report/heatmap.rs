@@ -54,11 +54,7 @@ pub fn draw(title: &str, grid: &Grid, context: usize) -> Svg {
 }
 
 fn draw_cell(svg: &mut Svg, at: (f64, f64), size: (f64, f64), share: Option<f64>, hover: impl Fn() -> String) {
-    let look = |opacity| Look {
-        opacity,
-        round: 3.0,
-        hover: hover(),
-    };
+    let look = |opacity| Look { opacity, round: 3.0, hover: hover() };
     svg.rect("c-cell0", at, size, look(None));
     if let Some(share) = share {
         svg.rect("c-cell", at, size, look(Some(share)));
@@ -75,10 +71,7 @@ fn draw_ramp(svg: &mut Svg, y: f64) {
     let width = 140.0 / STEPS as f64;
     let left = (LEFT + WIDTH) / 2.0 - 70.0;
     for i in 0..STEPS {
-        let look = Look {
-            opacity: Some(i as f64 / (STEPS - 1) as f64),
-            ..Look::default()
-        };
+        let look = Look { opacity: Some(i as f64 / (STEPS - 1) as f64), ..Look::default() };
         svg.rect("c-cell", (left + width * i as f64, y), (width + 0.2, 9.0), look);
     }
     svg.text("", Anchor::End, (left - 7.0, y + 9.0), "0 %");

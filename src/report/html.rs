@@ -14,22 +14,9 @@ use crate::units::{format_bytes, format_count, format_duration};
 
 /// The page.
 pub fn page(run: &RunRecord) -> String {
-    let title = format!(
-        "{}: {} → {}",
-        run.model.name,
-        text::length(run.model.context),
-        text::length(run.method.target)
-    );
-    let sections = [
-        header(run),
-        results(run),
-        long_context(run),
-        passkey(run),
-        coverage(run),
-        training(run),
-        loading(run),
-        settings(run),
-    ];
+    let title = format!("{}: {} → {}", run.model.name, text::length(run.model.context), text::length(run.method.target));
+    let sections =
+        [header(run), results(run), long_context(run), passkey(run), coverage(run), training(run), loading(run), settings(run)];
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -128,7 +115,9 @@ fn results(run: &RunRecord) -> String {
     );
     section(
         "Before and after",
-        &format!("<div class=\"scroll\"><table class=\"results\">{head}<tbody>\n{body}</tbody></table></div>\n<p class=\"small\">{rule}</p>\n"),
+        &format!(
+            "<div class=\"scroll\"><table class=\"results\">{head}<tbody>\n{body}</tbody></table></div>\n<p class=\"small\">{rule}</p>\n"
+        ),
     )
 }
 
@@ -142,10 +131,7 @@ fn long_context(run: &RunRecord) -> String {
             figures::perplexity(run),
             "A model that cannot use a length shows it as a curve that rises; one that can stays flat or falls.",
         ),
-        figure(
-            figures::loss_by_position(run),
-            "The same text, token by token: how well position after position is predicted.",
-        ),
+        figure(figures::loss_by_position(run), "The same text, token by token: how well position after position is predicted."),
     ];
     grid_section("Long context", "two", &figures.concat())
 }
@@ -199,7 +185,8 @@ fn training(run: &RunRecord) -> String {
     if let Some(peak) = run.steps.iter().map(|s| s.memory_bytes).max().filter(|&m| m > 0) {
         facts.push(format!("peak memory {}", format_bytes(peak)));
     }
-    let facts = if facts.is_empty() { String::new() } else { format!("<p class=\"small\">{}</p>\n", escape(&facts.join(" · "))) };
+    let facts =
+        if facts.is_empty() { String::new() } else { format!("<p class=\"small\">{}</p>\n", escape(&facts.join(" · "))) };
     let figures: String = figures.into_iter().map(|f| figure(f, "")).collect();
     if figures.is_empty() {
         return String::new();

@@ -35,12 +35,7 @@ fn merged_snippets(merged: &str, target: usize) -> [Snippet; 3] {
         path = python(merged)
     );
     [
-        Snippet {
-            tool: "transformers",
-            language: "python",
-            code: python,
-            note: None,
-        },
+        Snippet { tool: "transformers", language: "python", code: python, note: None },
         Snippet {
             tool: "vLLM",
             language: "sh",
@@ -62,9 +57,7 @@ fn merged_snippets(merged: &str, target: usize) -> [Snippet; 3] {
 fn adapter_snippets(adapter: &str, run: &RunRecord) -> Vec<Snippet> {
     let export = &run.export;
     let (base, patched) = (&export.base, export.patched_config.as_ref());
-    let config = patched.map_or_else(String::new, |dir| {
-        format!("config = AutoConfig.from_pretrained({})\n", python(dir))
-    });
+    let config = patched.map_or_else(String::new, |dir| format!("config = AutoConfig.from_pretrained({})\n", python(dir)));
     let (import, argument) = if patched.is_some() { ("AutoConfig, ", ", config=config") } else { ("", "") };
     let peft = format!(
         "from peft import PeftModel\nfrom transformers import {import}AutoModelForCausalLM\n\n{config}\
@@ -73,10 +66,7 @@ fn adapter_snippets(adapter: &str, run: &RunRecord) -> Vec<Snippet> {
         python(base),
         python(adapter)
     );
-    let overrides = export
-        .overrides
-        .as_ref()
-        .map_or_else(String::new, |json| format!(" \\\n  --hf-overrides {}", shell(json)));
+    let overrides = export.overrides.as_ref().map_or_else(String::new, |json| format!(" \\\n  --hf-overrides {}", shell(json)));
     let vllm = format!(
         "vllm serve {} --max-model-len {} \\\n  --enable-lora --max-lora-rank {} --lora-modules long={}{overrides}",
         shell(base),
@@ -89,9 +79,8 @@ fn adapter_snippets(adapter: &str, run: &RunRecord) -> Vec<Snippet> {
             tool: "PEFT",
             language: "python",
             code: peft,
-            note: patched.map(|_| {
-                "an adapter cannot carry RoPE settings: on the unchanged base configuration the output is garbage"
-            }),
+            note: patched
+                .map(|_| "an adapter cannot carry RoPE settings: on the unchanged base configuration the output is garbage"),
         },
         Snippet {
             tool: "vLLM, with the adapter",

@@ -107,10 +107,7 @@ impl TrainerLog {
         };
         let lines = || old.split_inclusive(|&b| b == b'\n').filter(|l| !l.trim_ascii().is_empty());
         let kept: Vec<&[u8]> = lines().filter(|line| keep(line, step)).collect();
-        let truncated = Truncated {
-            kept: kept.len(),
-            dropped: lines().count() - kept.len(),
-        };
+        let truncated = Truncated { kept: kept.len(), dropped: lines().count() - kept.len() };
         if truncated.dropped > 0 {
             super::write_file(path, &kept.concat())?;
         }
@@ -120,10 +117,7 @@ impl TrainerLog {
 
     fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
         let file = options.open(path).context("open", path)?;
-        Ok(Self {
-            file,
-            path: path.to_path_buf(),
-        })
+        Ok(Self { file, path: path.to_path_buf() })
     }
 
     /// Writes a training line.
@@ -143,9 +137,7 @@ impl TrainerLog {
     }
 
     fn append(&mut self, line: &impl Serialize) -> Result<()> {
-        let mut bytes = serde_json::to_vec(line)
-            .map_err(std::io::Error::from)
-            .context("serialise", &self.path)?;
+        let mut bytes = serde_json::to_vec(line).map_err(std::io::Error::from).context("serialise", &self.path)?;
         bytes.push(b'\n');
         self.file.write_all(&bytes).context("write", &self.path)
     }
@@ -265,8 +257,6 @@ impl TrainerState {
     /// The file is missing or not a trainer state.
     pub fn load(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).context("read", path)?;
-        serde_json::from_str(&text)
-            .map_err(std::io::Error::from)
-            .context("parse", path)
+        serde_json::from_str(&text).map_err(std::io::Error::from).context("parse", path)
     }
 }

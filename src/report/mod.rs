@@ -58,9 +58,7 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// [`write_file`] for anything serialisable: indented JSON with a final newline.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value)
-        .map_err(std::io::Error::from)
-        .context("serialise", path)?;
+    let mut text = serde_json::to_string_pretty(value).map_err(std::io::Error::from).context("serialise", path)?;
     text.push('\n');
     write_file(path, text.as_bytes())
 }

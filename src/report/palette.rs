@@ -31,9 +31,7 @@ const PAGE: &str = include_str!("style/page.css");
 
 /// CSS of the page: variables for both themes, page rules, chart rules.
 pub(crate) fn page_css() -> String {
-    let block = |pick: fn(&(&str, &str, &str)) -> String| {
-        COLOURS.iter().map(pick).collect::<Vec<_>>().join("")
-    };
+    let block = |pick: fn(&(&str, &str, &str)) -> String| COLOURS.iter().map(pick).collect::<Vec<_>>().join("");
     let light = block(|(name, light, _)| format!("--{name}:{light};"));
     let dark = block(|(name, _, dark)| format!("--{name}:{dark};"));
     format!(
@@ -45,9 +43,7 @@ pub(crate) fn page_css() -> String {
 /// CSS of an SVG file. Viewers that know neither variables nor media queries still get the light theme.
 pub(crate) fn file_css() -> String {
     let fill = |pick: fn(&(&'static str, &'static str, &'static str)) -> &'static str| {
-        COLOURS.iter().fold(CHART.to_string(), |css, colour| {
-            css.replace(&format!("var(--{})", colour.0), pick(colour))
-        })
+        COLOURS.iter().fold(CHART.to_string(), |css, colour| css.replace(&format!("var(--{})", colour.0), pick(colour)))
     };
     let (light, dark) = (fill(|c| c.1), fill(|c| c.2));
     format!("{light}@media (prefers-color-scheme:dark){{\n{dark}}}\n")

@@ -272,9 +272,7 @@ impl RunRecord {
     /// The file is missing, or not a run record.
     pub fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).context("read", path)?;
-        serde_json::from_str(&text)
-            .map_err(std::io::Error::from)
-            .context("parse", path)
+        serde_json::from_str(&text).map_err(std::io::Error::from).context("parse", path)
     }
 
     /// Writes it as `report.json`, replacing the file in one step.

@@ -41,12 +41,7 @@ const TITLE_ROOM: f64 = 36.0;
 impl Svg {
     /// An empty drawing. `title` is its accessible name and the heading of the file.
     pub fn new(width: f64, height: f64, title: &str) -> Self {
-        Self {
-            width,
-            height,
-            title: title.into(),
-            body: String::new(),
-        }
+        Self { width, height, title: title.into(), body: String::new() }
     }
 
     /// The title, unescaped.
@@ -71,11 +66,7 @@ impl Svg {
             Some(o) => format!(" fill-opacity=\"{}\"", Num(o)),
             None => String::new(),
         };
-        let round = if look.round > 0.0 {
-            format!(" rx=\"{}\"", Num(look.round))
-        } else {
-            String::new()
-        };
+        let round = if look.round > 0.0 { format!(" rx=\"{}\"", Num(look.round)) } else { String::new() };
         self.put(format_args!(
             "<rect class=\"{class}\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"{round}{opacity}>{}</rect>",
             Num(at.0),
@@ -205,11 +196,7 @@ pub enum Shape {
 }
 
 fn hover(text: &str) -> String {
-    if text.is_empty() {
-        String::new()
-    } else {
-        format!("<title>{}</title>", escape(text))
-    }
+    if text.is_empty() { String::new() } else { format!("<title>{}</title>", escape(text)) }
 }
 
 /// A coordinate: at most two decimals, never `-0`, never `NaN`.

@@ -76,10 +76,7 @@ impl Comparison {
             let column = evaluations.iter().map(|e| {
                 let ratio = change(e);
                 let mark = if ratio.is_some_and(|r| r > verdict::SHORT_SLACK) { Mark::Bad } else { Mark::Plain };
-                Cell {
-                    text: ratio.map_or_else(|| "–".into(), text::change),
-                    mark,
-                }
+                Cell { text: ratio.map_or_else(|| "–".into(), text::change), mark }
             });
             let column = column.collect();
             table.add_columns("short context", vec!["change".into()], vec![column]);
@@ -94,10 +91,7 @@ impl Comparison {
     }
 
     fn add_columns(&mut self, title: &str, names: Vec<String>, columns: Vec<Vec<Cell>>) {
-        self.groups.push(Group {
-            title: title.into(),
-            columns: names,
-        });
+        self.groups.push(Group { title: title.into(), columns: names });
         for column in columns {
             for (row, cell) in self.rows.iter_mut().zip(column) {
                 row.2.push(cell);
@@ -229,10 +223,7 @@ fn best(
     let cell = |v: &Option<f64>| {
         let text = format(*v);
         let won = contest && v.is_some() && Some(&text) == shown.as_ref();
-        Cell {
-            text,
-            mark: if won { Mark::Best } else { Mark::Plain },
-        }
+        Cell { text, mark: if won { Mark::Best } else { Mark::Plain } }
     };
     values.iter().map(cell).collect()
 }

@@ -32,11 +32,7 @@ impl EventWriter {
         let n = OPENED.fetch_add(1, Ordering::Relaxed);
         // TensorBoard reads the files of a folder in the order of their names.
         let path = dir.join(format!("events.out.tfevents.{:010}.{host}.{pid}.{n}", now as u64));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .context("create", &path)?;
+        let file = OpenOptions::new().write(true).create_new(true).open(&path).context("create", &path)?;
         let mut writer = Self { file, path };
         writer.append(&Event::new(now).version().bytes)?;
         Ok(writer)

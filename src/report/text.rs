@@ -23,10 +23,7 @@ pub fn escape(text: &str) -> String {
 
 /// One line without control characters: safe on a terminal and in a table cell.
 pub fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_whitespace() { ' ' } else { c })
-        .filter(|c| !c.is_control())
-        .collect()
+    text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).filter(|c| !c.is_control()).collect()
 }
 
 /// Perplexity with the digits that matter: `5.08`, `156.0`, `12,345`, `1.2e9`; `–` when it was not measured.
@@ -44,9 +41,7 @@ pub fn perplexity(value: Option<f64>) -> String {
 
 /// A share as whole percent: `98 %`; `–` when it was not measured.
 pub fn percent(share: Option<f64>) -> String {
-    share
-        .filter(|s| s.is_finite())
-        .map_or_else(|| "–".into(), |s| format!("{:.0} %", s * 100.0))
+    share.filter(|s| s.is_finite()).map_or_else(|| "–".into(), |s| format!("{:.0} %", s * 100.0))
 }
 
 /// A relative change with its sign: `+4.5 %`; a change too small to show is `±0.0 %`.

@@ -82,30 +82,15 @@ impl Verdict {
     /// Judges a run by its `Before` and `After` evaluations.
     pub fn of(run: &RunRecord) -> Self {
         let (Some(before), Some(after)) = (run.evaluation(Role::Before), run.evaluation(Role::After)) else {
-            return Self {
-                outcome: Outcome::Unmeasured,
-                claims: Vec::new(),
-            };
+            return Self { outcome: Outcome::Unmeasured, claims: Vec::new() };
         };
-        let facts = Facts {
-            context: run.model.context,
-            before,
-            after,
-            control: run.evaluation(Role::Control),
-        };
+        let facts = Facts { context: run.model.context, before, after, control: run.evaluation(Role::Control) };
         let long = facts.long(run.method.target);
         let short = facts.short();
         let passkey = facts.passkey(run.method.target);
         let outcome = judge(long, short, passkey);
-        let claims = [
-            long.map(|l| facts.long_claim(l, short)),
-            passkey.map(|p| facts.passkey_claim(p)),
-            short.map(short_claim),
-        ];
-        Self {
-            outcome,
-            claims: claims.into_iter().flatten().collect(),
-        }
+        let claims = [long.map(|l| facts.long_claim(l, short)), passkey.map(|p| facts.passkey_claim(p)), short.map(short_claim)];
+        Self { outcome, claims: claims.into_iter().flatten().collect() }
     }
 
     /// All claims in one sentence, or why there are none.

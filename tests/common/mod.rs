@@ -8,10 +8,8 @@ use safetensors::{Dtype, SafeTensors};
 
 /// The fixtures' folder: `$LTRAIN_FIXTURES`, or `tests/fixtures`.
 pub fn fixtures() -> PathBuf {
-    std::env::var_os("LTRAIN_FIXTURES").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"),
-        PathBuf::from,
-    )
+    std::env::var_os("LTRAIN_FIXTURES")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"), PathBuf::from)
 }
 
 /// One fixture file, read whole.
@@ -24,10 +22,8 @@ impl Golden {
     /// Opens `<fixtures>/<name>.safetensors`.
     pub fn open(name: &str) -> Self {
         let path = fixtures().join(format!("{name}.safetensors"));
-        let bytes =
-            std::fs::read(&path).unwrap_or_else(|e| panic!("fixture {}: {e}", path.display()));
-        let (_, header) = SafeTensors::read_metadata(&bytes)
-            .unwrap_or_else(|e| panic!("fixture {}: {e}", path.display()));
+        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("fixture {}: {e}", path.display()));
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap_or_else(|e| panic!("fixture {}: {e}", path.display()));
         let meta = header.metadata().clone().unwrap_or_default();
         Self { bytes, meta }
     }
@@ -52,29 +48,15 @@ impl Golden {
 
     /// A metadata entry: its JSON, or a JSON string when it is plain text.
     pub fn meta(&self, key: &str) -> serde_json::Value {
-        let text = self
-            .meta
-            .get(key)
-            .unwrap_or_else(|| panic!("fixture has no metadata {key:?}"));
+        let text = self.meta.get(key).unwrap_or_else(|| panic!("fixture has no metadata {key:?}"));
         serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into())
     }
 
-    fn read<T, const N: usize>(
-        &self,
-        name: &str,
-        dtype: Dtype,
-        from: fn([u8; N]) -> T,
-    ) -> (Vec<T>, Vec<usize>) {
+    fn read<T, const N: usize>(&self, name: &str, dtype: Dtype, from: fn([u8; N]) -> T) -> (Vec<T>, Vec<usize>) {
         let file = SafeTensors::deserialize(&self.bytes).unwrap();
-        let view = file
-            .tensor(name)
-            .unwrap_or_else(|e| panic!("tensor {name:?}: {e}; the file has {:?}", self.names()));
+        let view = file.tensor(name).unwrap_or_else(|e| panic!("tensor {name:?}: {e}; the file has {:?}", self.names()));
         assert_eq!(view.dtype(), dtype, "storage of {name:?}");
-        let values = view
-            .data()
-            .chunks_exact(N)
-            .map(|b| from(b.try_into().expect("chunks_exact(N) yields N bytes")))
-            .collect();
+        let values = view.data().chunks_exact(N).map(|b| from(b.try_into().expect("chunks_exact(N) yields N bytes"))).collect();
         (values, view.shape().to_vec())
     }
 }

@@ -12,12 +12,7 @@ const TOKENS_PER_TASK: usize = 16;
 
 impl RopeKernels for Cpu {
     /// Angles in f64: in f32 `position · inv_freq` is off by 0.5 rad at a position of eight million.
-    fn rope_table(
-        &self,
-        positions: &Tensor,
-        rope_scale: &[f32],
-        freqs: &RopeFreqs,
-    ) -> Result<RopeTable> {
+    fn rope_table(&self, positions: &Tensor, rope_scale: &[f32], freqs: &RopeFreqs) -> Result<RopeTable> {
         let [b, t] = positions.dims("rope_table: positions (B,T)")?;
         if rope_scale.len() != b {
             return Err(TensorError::Shape {

@@ -34,11 +34,8 @@ pub enum Storage {
 
 impl Storage {
     /// All of them with their names in a header and in `config.json`.
-    const NAMES: [(Storage, &'static str, &'static str); 3] = [
-        (Storage::F32, "F32", "float32"),
-        (Storage::F16, "F16", "float16"),
-        (Storage::Bf16, "BF16", "bfloat16"),
-    ];
+    const NAMES: [(Storage, &'static str, &'static str); 3] =
+        [(Storage::F32, "F32", "float32"), (Storage::F16, "F16", "float16"), (Storage::Bf16, "BF16", "bfloat16")];
 
     /// The name in a safetensors header.
     pub fn name(self) -> &'static str {
@@ -52,9 +49,7 @@ impl Storage {
 
     /// The type a header calls `name`.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES
-            .into_iter()
-            .find_map(|(storage, header, _)| (header == name).then_some(storage))
+        Self::NAMES.into_iter().find_map(|(storage, header, _)| (header == name).then_some(storage))
     }
 
     /// Bytes of one element.
@@ -177,18 +172,8 @@ impl SafetensorsFile {
             Bytes::Memory(bytes) => bytes,
         };
         let header::Header { entries, metadata } = header::parse(&path, all)?;
-        let by_name = entries
-            .iter()
-            .enumerate()
-            .map(|(i, e)| (e.name.clone(), i))
-            .collect();
-        Ok(Self {
-            path,
-            bytes,
-            entries,
-            by_name,
-            metadata,
-        })
+        let by_name = entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
+        Ok(Self { path, bytes, entries, by_name, metadata })
     }
 
     /// Where it came from.
@@ -226,13 +211,7 @@ impl SafetensorsFile {
             Bytes::Mapped(map) => map,
             Bytes::Memory(bytes) => bytes,
         };
-        Ok(TensorView {
-            name: &entry.name,
-            storage,
-            shape: &entry.shape,
-            bytes: &all[entry.start..entry.end],
-            path: &self.path,
-        })
+        Ok(TensorView { name: &entry.name, storage, shape: &entry.shape, bytes: &all[entry.start..entry.end], path: &self.path })
     }
 
     /// Every tensor, in file order.
@@ -241,11 +220,6 @@ impl SafetensorsFile {
     }
 
     fn number_type(&self, entry: &Entry) -> Error {
-        ModelError::NumberType {
-            path: self.path.clone(),
-            tensor: entry.name.clone(),
-            dtype: entry.dtype.clone(),
-        }
-        .into()
+        ModelError::NumberType { path: self.path.clone(), tensor: entry.name.clone(), dtype: entry.dtype.clone() }.into()
     }
 }

@@ -36,8 +36,7 @@ impl SafetensorsWriter {
         for (name, shape) in tensors {
             let elements: usize = shape.iter().product();
             let end = start + (elements * storage.bytes()) as u64;
-            let entry =
-                json!({"dtype": storage.name(), "shape": shape, "data_offsets": [start, end]});
+            let entry = json!({"dtype": storage.name(), "shape": shape, "data_offsets": [start, end]});
             header.insert(name.clone(), entry);
             pending.push_back((name.clone(), elements));
             start = end;
@@ -46,17 +45,9 @@ impl SafetensorsWriter {
         // Tensors start at a multiple of eight bytes.
         json.extend(std::iter::repeat_n(' ', json.len().wrapping_neg() % 8));
 
-        let mut out =
-            BufWriter::with_capacity(1 << 20, File::create(path).context("create", path)?);
-        out.write_all(&(json.len() as u64).to_le_bytes())
-            .and_then(|()| out.write_all(json.as_bytes()))
-            .context("write", path)?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            out,
-            storage,
-            pending,
-        })
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(path).context("create", path)?);
+        out.write_all(&(json.len() as u64).to_le_bytes()).and_then(|()| out.write_all(json.as_bytes())).context("write", path)?;
+        Ok(Self { path: path.to_path_buf(), out, storage, pending })
     }
 
     /// Writes the next declared tensor. Panics when it is another one or has another size.
@@ -64,11 +55,7 @@ impl SafetensorsWriter {
     /// # Errors    the disk, or [`ModelError::NotStorable`] when a value is not finite in the file's number type.
     pub fn push(&mut self, name: &str, data: &[f32]) -> Result<()> {
         let declared = self.pending.pop_front();
-        assert_eq!(
-            declared,
-            Some((name.to_string(), data.len())),
-            "safetensors: tensors are pushed as they were declared"
-        );
+        assert_eq!(declared, Some((name.to_string(), data.len())), "safetensors: tensors are pushed as they were declared");
         let mut buffer = Vec::with_capacity(CHUNK * self.storage.bytes());
         for (i, chunk) in data.chunks(CHUNK).enumerate() {
             buffer.clear();
@@ -84,9 +71,7 @@ impl SafetensorsWriter {
                 }
                 Storage::Bf16 => {
                     buffer.extend(chunk.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()));
-                    chunk
-                        .iter()
-                        .position(|&v| !fits(bf16::from_f32(v).to_f32()))
+                    chunk.iter().position(|&v| !fits(bf16::from_f32(v).to_f32()))
                 }
             };
             if let Some(at) = bad {
@@ -106,17 +91,9 @@ impl SafetensorsWriter {
 
     /// Flushes the file to the disk. Panics when a declared tensor was not pushed.
     pub fn finish(self) -> Result<()> {
-        assert!(
-            self.pending.is_empty(),
-            "safetensors: {} declared tensors were not pushed",
-            self.pending.len()
-        );
+        assert!(self.pending.is_empty(), "safetensors: {} declared tensors were not pushed", self.pending.len());
         let path = self.path;
-        let file = self
-            .out
-            .into_inner()
-            .map_err(std::io::IntoInnerError::into_error)
-            .context("write", &path)?;
+        let file = self.out.into_inner().map_err(std::io::IntoInnerError::into_error).context("write", &path)?;
         file.sync_all().context("write", &path)
     }
 }
@@ -128,10 +105,7 @@ pub fn write_safetensors<'a>(
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
 ) -> Result<()> {
     let tensors: Vec<_> = tensors.into_iter().collect();
-    let declared: Vec<_> = tensors
-        .iter()
-        .map(|(name, t)| (name.to_string(), t.shape().dims().to_vec()))
-        .collect();
+    let declared: Vec<_> = tensors.iter().map(|(name, t)| (name.to_string(), t.shape().dims().to_vec())).collect();
     let mut writer = SafetensorsWriter::create(path, storage, &declared)?;
     for (name, tensor) in tensors {
         writer.push(name, tensor.as_f32()?)?;

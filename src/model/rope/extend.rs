@@ -47,9 +47,7 @@ impl FromStr for RopeKind {
         if let Some(given) = text.strip_prefix("theta:") {
             return match given.parse::<f64>() {
                 Ok(theta) if theta.is_finite() && theta > 1.0 => Ok(RopeKind::Theta(theta)),
-                _ => Err(RopeError::Theta {
-                    given: given.to_owned(),
-                }),
+                _ => Err(RopeError::Theta { given: given.to_owned() }),
             };
         }
         Ok(match text {
@@ -59,9 +57,7 @@ impl FromStr for RopeKind {
             "yarn" => RopeKind::Yarn,
             "llama3" => RopeKind::Llama3,
             _ => {
-                return Err(RopeError::Unknown {
-                    given: text.to_owned(),
-                });
+                return Err(RopeError::Unknown { given: text.to_owned() });
             }
         })
     }
@@ -83,9 +79,7 @@ pub enum RopeError {
         given: String,
     },
     /// Nothing to extend.
-    #[error(
-        "--rope {kind}: expected a target longer than the model's context of {context} tokens, got {target}"
-    )]
+    #[error("--rope {kind}: expected a target longer than the model's context of {context} tokens, got {target}")]
     NotLonger {
         /// What was asked for.
         kind: RopeKind,
@@ -107,17 +101,14 @@ pub enum RopeError {
 impl Explain for RopeError {
     fn explain(&self) -> Explanation {
         match self {
-            RopeError::Unknown { .. } => {
-                Explanation::new("E201").help(format!("choose one of {CHOICES}"))
+            RopeError::Unknown { .. } => Explanation::new("E201").help(format!("choose one of {CHOICES}")),
+            RopeError::Theta { .. } => Explanation::new("E201").help("for example --rope theta:500000"),
+            RopeError::NotLonger { .. } => {
+                Explanation::new("E303").help("choose a larger --target, or train without extension: --rope keep")
             }
-            RopeError::Theta { .. } => {
-                Explanation::new("E201").help("for example --rope theta:500000")
+            RopeError::Incompatible { base, .. } => {
+                Explanation::new("E301").fact(format!("base model: {base}")).help(format!("use {}", base.scaling.extensions()))
             }
-            RopeError::NotLonger { .. } => Explanation::new("E303")
-                .help("choose a larger --target, or train without extension: --rope keep"),
-            RopeError::Incompatible { base, .. } => Explanation::new("E301")
-                .fact(format!("base model: {base}"))
-                .help(format!("use {}", base.scaling.extensions())),
         }
     }
 }
@@ -126,14 +117,10 @@ impl RopeScaling {
     /// The kinds that can extend this scaling, as a sentence's end.
     fn extensions(&self) -> &'static str {
         match self {
-            RopeScaling::Default | RopeScaling::Dynamic { .. } => {
-                "--rope linear, ntk, yarn, llama3 or theta:VALUE"
-            }
+            RopeScaling::Default | RopeScaling::Dynamic { .. } => "--rope linear, ntk, yarn, llama3 or theta:VALUE",
             RopeScaling::Linear { .. } => "--rope linear (the factors multiply) or --rope keep",
             RopeScaling::Yarn { .. } => "--rope yarn (the factor grows) or --rope keep",
-            RopeScaling::Llama3 { .. } => {
-                "--rope llama3 (the factor grows), --rope yarn (same original context) or --rope keep"
-            }
+            RopeScaling::Llama3 { .. } => "--rope llama3 (the factor grows), --rope yarn (same original context) or --rope keep",
         }
     }
 }
@@ -144,21 +131,19 @@ impl RopeConfig {
         match self.scaling {
             RopeScaling::Linear { .. } => RopeKind::Linear,
             RopeScaling::Llama3 { .. } => RopeKind::Llama3,
-            RopeScaling::Default | RopeScaling::Dynamic { .. } | RopeScaling::Yarn { .. } => {
-                RopeKind::Yarn
-            }
+            RopeScaling::Default | RopeScaling::Dynamic { .. } | RopeScaling::Yarn { .. } => RopeKind::Yarn,
         }
     }
 
     /// The rotation for `target` tokens on a model of `original_context` (`max_position_embeddings`) tokens, with
     /// `s = target / original_context`.
     ///
-    /// keep      unchanged, whatever the target
-    /// linear    factor `s`; over linear the factors multiply
-    /// ntk       `theta·s^(d/(d−2))`, no scaling
-    /// yarn      factor `target / original`; `original` is the base's own when it has one, else `original_context`
-    /// llama3    factor `s`, band 1 to 4; over llama3 its factor times `s`, band and `original` kept
-    /// theta:V   that base, no scaling
+    /// - keep: unchanged, whatever the target
+    /// - linear: factor `s`; over linear the factors multiply
+    /// - ntk: `theta·s^(d/(d−2))`, no scaling
+    /// - yarn: factor `target / original`; `original` is the base's own when it has one, else `original_context`
+    /// - llama3: factor `s`, band 1 to 4; over llama3 its factor times `s`, band and `original` kept
+    /// - theta:V: that base, no scaling
     ///
     /// Dynamic scaling counts as none: it leaves angles within the context alone. A base YaRN's explicit attention
     /// factor is kept only when it differs from what its factor implies, so that the usual redundant one follows the
@@ -174,36 +159,19 @@ impl RopeConfig {
         target: usize,
         head_dim: usize,
     ) -> Result<RopeConfig, RopeError> {
-        debug_assert!(
-            head_dim > 2,
-            "head_dim {head_dim}: NTK's exponent d/(d-2) needs more"
-        );
+        debug_assert!(head_dim > 2, "head_dim {head_dim}: NTK's exponent d/(d-2) needs more");
         if !matches!(kind, RopeKind::Keep | RopeKind::Theta(_)) && target <= original_context {
-            return Err(RopeError::NotLonger {
-                kind,
-                context: original_context,
-                target,
-            });
+            return Err(RopeError::NotLonger { kind, context: original_context, target });
         }
         let s = target as f64 / original_context as f64;
-        let unscaled = matches!(
-            self.scaling,
-            RopeScaling::Default | RopeScaling::Dynamic { .. }
-        );
+        let unscaled = matches!(self.scaling, RopeScaling::Default | RopeScaling::Dynamic { .. });
         let mut extended = self.clone();
         match (kind, &mut extended.scaling) {
             (RopeKind::Keep, _) => {}
-            (RopeKind::Linear, RopeScaling::Linear { factor })
-            | (RopeKind::Llama3, RopeScaling::Llama3 { factor, .. }) => *factor *= s,
-            (
-                RopeKind::Yarn,
-                RopeScaling::Yarn {
-                    factor,
-                    original,
-                    attention_factor,
-                    ..
-                },
-            ) => {
+            (RopeKind::Linear, RopeScaling::Linear { factor }) | (RopeKind::Llama3, RopeScaling::Llama3 { factor, .. }) => {
+                *factor *= s
+            }
+            (RopeKind::Yarn, RopeScaling::Yarn { factor, original, attention_factor, .. }) => {
                 *factor = target as f64 / *original as f64;
                 *attention_factor = self.scaling.unusual_attention_factor();
             }
@@ -226,10 +194,7 @@ impl RopeConfig {
                 extended.theta = theta;
             }
             _ => {
-                return Err(RopeError::Incompatible {
-                    kind,
-                    base: self.clone(),
-                });
+                return Err(RopeError::Incompatible { kind, base: self.clone() });
             }
         }
         Ok(extended)
@@ -239,18 +204,11 @@ impl RopeConfig {
 impl RopeScaling {
     /// YaRN's explicit attention factor when it is not just the derived one written out.
     fn unusual_attention_factor(&self) -> Option<f64> {
-        let RopeScaling::Yarn {
-            attention_factor: Some(given),
-            ..
-        } = *self
-        else {
+        let RopeScaling::Yarn { attention_factor: Some(given), .. } = *self else {
             return None;
         };
         let mut derived = self.clone();
-        if let RopeScaling::Yarn {
-            attention_factor, ..
-        } = &mut derived
-        {
+        if let RopeScaling::Yarn { attention_factor, .. } = &mut derived {
             *attention_factor = None;
         }
         // Configurations print the factor with as few as seven digits.

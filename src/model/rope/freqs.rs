@@ -11,32 +11,23 @@ use crate::ops::rope::RopeFreqs;
 impl RopeConfig {
     /// Inverse frequencies `θ_j`, `j = 0..head_dim/2`, and the factor on cos and sin.
     ///
-    /// default  `θ_j = theta^(−2j/d)` (RoFormer, arXiv 2104.09864, eq. 15)
-    /// linear   `θ_j / factor` (position interpolation, arXiv 2306.15595, eq. 4)
-    /// dynamic  the default at `theta·(factor·n/L0 − (factor−1))^(d/(d−2))` with `n = max(seq_len, context)`
-    /// yarn     see [`yarn`] (arXiv 2309.00071, section 3.2)
-    /// llama3   see [`llama3`] (Llama 3.1's reference code; no paper states it)
+    /// - default: `θ_j = theta^(−2j/d)` (RoFormer, arXiv 2104.09864, section 3)
+    /// - linear: `θ_j / factor` (position interpolation, arXiv 2306.15595)
+    /// - dynamic: the default at `theta·(factor·n/L0 − (factor−1))^(d/(d−2))` with `n = max(seq_len, context)`
+    /// - yarn: NTK-by-parts, a blend of kept and divided frequencies (arXiv 2309.00071, section 3)
+    /// - llama3: the same idea over wavelengths (Llama 3.1's reference code; no paper states it)
     ///
     /// `context` is `max_position_embeddings` and `seq_len` the length in use (largest position + 1); only dynamic
     /// looks at either.
     pub fn freqs(&self, head_dim: usize, context: usize, seq_len: usize) -> RopeFreqs {
-        debug_assert!(
-            head_dim >= 2 && head_dim.is_multiple_of(2),
-            "head_dim {head_dim}"
-        );
+        debug_assert!(head_dim >= 2 && head_dim.is_multiple_of(2), "head_dim {head_dim}");
         let mut attention_factor = 1.0;
         let inv_freq = match self.scaling {
             RopeScaling::Default => plain(self.theta, head_dim),
-            RopeScaling::Linear { factor } => plain(self.theta, head_dim)
-                .into_iter()
-                .map(|f| f / factor)
-                .collect(),
+            RopeScaling::Linear { factor } => plain(self.theta, head_dim).into_iter().map(|f| f / factor).collect(),
             RopeScaling::Dynamic { factor } => {
                 let length = seq_len.max(context) as f64 / context as f64;
-                plain(
-                    ntk_theta(self.theta, factor * length - (factor - 1.0), head_dim),
-                    head_dim,
-                )
+                plain(ntk_theta(self.theta, factor * length - (factor - 1.0), head_dim), head_dim)
             }
             RopeScaling::Yarn { .. } => {
                 attention_factor = self.scaling.attention_factor();
@@ -44,34 +35,20 @@ impl RopeConfig {
             }
             RopeScaling::Llama3 { .. } => llama3(self, head_dim),
         };
-        RopeFreqs {
-            inv_freq: inv_freq.into_iter().map(|f| f as f32).collect(),
-            attention_factor: attention_factor as f32,
-        }
+        RopeFreqs { inv_freq: inv_freq.into_iter().map(|f| f as f32).collect(), attention_factor: attention_factor as f32 }
     }
 }
 
 impl RopeScaling {
-    /// The factor on cos and sin. YaRN (eq. 22, and DeepSeek's `mscale` generalisation of it): the stated one, else
+    /// The factor on cos and sin. YaRN (section 3, with DeepSeek's `mscale` generalisation): the stated one, else
     /// `m(mscale) / m(mscale_all_dim)` when both are given and not zero, else `m(1)`, with `m(k) = 0.1·k·ln(factor) + 1`
     /// for factors above 1. Every other variant: 1.
     pub fn attention_factor(&self) -> f64 {
-        let &RopeScaling::Yarn {
-            factor,
-            attention_factor,
-            mscale,
-            mscale_all_dim,
-            ..
-        } = self
-        else {
+        let &RopeScaling::Yarn { factor, attention_factor, mscale, mscale_all_dim, .. } = self else {
             return 1.0;
         };
         let m = |k: f64| {
-            if factor <= 1.0 {
-                1.0
-            } else {
-                0.1 * k * factor.ln() + 1.0
-            }
+            if factor <= 1.0 { 1.0 } else { 0.1 * k * factor.ln() + 1.0 }
         };
         let given = |k: Option<f64>| k.filter(|&k| k != 0.0);
         attention_factor.unwrap_or_else(|| match (given(mscale), given(mscale_all_dim)) {
@@ -83,9 +60,7 @@ impl RopeScaling {
 
 /// `theta^(−2j/d)`.
 fn plain(theta: f64, head_dim: usize) -> Vec<f64> {
-    (0..head_dim / 2)
-        .map(|j| theta.powf(-((2 * j) as f64) / head_dim as f64))
-        .collect()
+    (0..head_dim / 2).map(|j| theta.powf(-((2 * j) as f64) / head_dim as f64)).collect()
 }
 
 /// The NTK-aware base `theta·s^(d/(d−2))`: the fastest pair keeps its frequency, the slowest is divided by `s`.
@@ -98,20 +73,11 @@ pub(super) fn ntk_theta(theta: f64, s: f64, head_dim: usize) -> f64 {
 /// interpolated), linearly in `j` between the dims that make `beta_fast` and `beta_slow` rotations over the original
 /// context. The paper's ramp is linear in rotations; the released code and Transformers' are linear in `j`.
 fn yarn(config: &RopeConfig, head_dim: usize) -> Vec<f64> {
-    let RopeScaling::Yarn {
-        factor,
-        original,
-        beta_fast,
-        beta_slow,
-        truncate,
-        ..
-    } = config.scaling
-    else {
+    let RopeScaling::Yarn { factor, original, beta_fast, beta_slow, truncate, .. } = config.scaling else {
         return plain(config.theta, head_dim);
     };
     let d = head_dim as f64;
-    let dim_of =
-        |rotations: f64| d * (original as f64 / (rotations * TAU)).ln() / (2.0 * config.theta.ln());
+    let dim_of = |rotations: f64| d * (original as f64 / (rotations * TAU)).ln() / (2.0 * config.theta.ln());
     let (mut low, mut high) = (dim_of(beta_fast), dim_of(beta_slow));
     if truncate {
         (low, high) = (low.floor(), high.ceil());
@@ -124,24 +90,14 @@ fn yarn(config: &RopeConfig, head_dim: usize) -> Vec<f64> {
         let kept = 1.0 - ((j as f64 - low) / (high - low)).clamp(0.0, 1.0);
         f * kept + f / factor * (1.0 - kept)
     };
-    plain(config.theta, head_dim)
-        .into_iter()
-        .enumerate()
-        .map(blend)
-        .collect()
+    plain(config.theta, head_dim).into_iter().enumerate().map(blend).collect()
 }
 
 /// With wavelength `λ = 2π/θ`: kept below `original/high_freq_factor`, divided by `factor` above
 /// `original/low_freq_factor`, and between them blended by
 /// `s = (original/λ − low_freq_factor) / (high_freq_factor − low_freq_factor)`.
 fn llama3(config: &RopeConfig, head_dim: usize) -> Vec<f64> {
-    let RopeScaling::Llama3 {
-        factor,
-        low_freq_factor: low,
-        high_freq_factor: high,
-        original,
-    } = config.scaling
-    else {
+    let RopeScaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original } = config.scaling else {
         return plain(config.theta, head_dim);
     };
     let original = original as f64;
@@ -156,8 +112,5 @@ fn llama3(config: &RopeConfig, head_dim: usize) -> Vec<f64> {
             (1.0 - s) * f / factor + s * f
         }
     };
-    plain(config.theta, head_dim)
-        .into_iter()
-        .map(rescale)
-        .collect()
+    plain(config.theta, head_dim).into_iter().map(rescale).collect()
 }

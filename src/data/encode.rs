@@ -1,0 +1,31 @@
+//! The one thing the pipeline asks of a tokenizer.
+
+use crate::error::Result;
+
+/// Text to token ids, for the pipeline's purposes.
+pub trait Encode: Sync {
+    /// The ids of `text`, with no special tokens added.
+    fn encode(&self, text: &str) -> Result<Vec<u32>>;
+    /// The token that begins a text, if the model has one.
+    fn bos(&self) -> Option<u32>;
+    /// The token that ends a text, if the model has one.
+    fn eos(&self) -> Option<u32>;
+    /// Changes whenever [`Encode::encode`] may answer differently, such as a hash of the tokenizer's file.
+    fn identity(&self) -> String;
+}
+
+/// What is put around every document.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Specials {
+    /// In front of a document, and in front of every piece cut out of its middle.
+    pub bos: Option<u32>,
+    /// Behind a document. Without it a model never learns to stop.
+    pub eos: Option<u32>,
+}
+
+impl Specials {
+    /// Whatever the tokenizer has.
+    pub fn of(encode: &dyn Encode) -> Self {
+        Self { bos: encode.bos(), eos: encode.eos() }
+    }
+}

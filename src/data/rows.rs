@@ -1,0 +1,303 @@
+//! Documents cut and packed into training rows.
+//!
+//! Every row has exactly `seq_len` tokens and no padding. A long document is cut into spans, and a span of `L` tokens gives
+//! `ceil(L / seq_len)` rows an epoch, each with a fresh plan over the whole span (PoSE picks its chunks from all of it).
+//! Short documents share rows, first fit in the order of the corpus; what no document fits is filled with the beginning of
+//! the next, whose rest goes on in a later row.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::data::corpus::Corpus;
+use crate::data::error::DataError;
+use crate::data::skip::{SkipReason, SkipReport};
+use crate::data::split::DocPart;
+use crate::error::Result;
+use crate::rng::{Rng, Stream};
+
+/// Short documents looked at for one that fits what is left of a row. Further ones wait for their turn, which keeps
+/// packing linear.
+const LOOK_AHEAD: usize = 256;
+
+/// What becomes of documents shorter than a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// Several share a row, isolated from each other.
+    On,
+    /// They are left out and counted.
+    Off,
+}
+
+/// How rows are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowOptions {
+    /// Tokens in a row; at least 2.
+    pub seq_len: usize,
+    /// The most tokens of a document that one row's plan may choose from. A method that keeps text contiguous wants
+    /// `seq_len` here, so that its rows tile the document. Less than `seq_len` means `seq_len`.
+    pub span: usize,
+    /// What becomes of short documents.
+    pub packing: Packing,
+}
+
+impl RowOptions {
+    /// The released PoSE code's cut: spans of five rows; short documents are packed.
+    pub fn pose(seq_len: usize) -> Self {
+        Self { seq_len, span: 5 * seq_len, packing: Packing::On }
+    }
+}
+
+/// A stretch of a document, with a BOS of its own when it does not begin where the document does: position methods rely
+/// on the first token being one that can stand at position 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Number of the document.
+    pub doc: usize,
+    /// Which of its tokens.
+    pub tokens: Range<usize>,
+    /// Stands in front of them.
+    pub bos: Option<u32>,
+}
+
+impl Piece {
+    fn new(doc: usize, tokens: Range<usize>, bos: Option<u32>) -> Self {
+        let bos = bos.filter(|_| tokens.start > 0);
+        Self { doc, tokens, bos }
+    }
+
+    /// Tokens, the BOS included.
+    pub fn len(&self) -> usize {
+        self.lead() + self.tokens.len()
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lead(&self) -> usize {
+        usize::from(self.bos.is_some())
+    }
+
+    /// The `i`-th token.
+    pub fn token(&self, corpus: &Corpus, i: usize) -> u32 {
+        match self.bos {
+            Some(bos) if i == 0 => bos,
+            _ => corpus.doc(self.doc)[self.tokens.start + i - self.lead()],
+        }
+    }
+
+    /// The first `room` tokens (fewer than all), and the rest as a piece of its own.
+    fn cut(self, room: usize, bos: Option<u32>) -> (Self, Self) {
+        let at = self.tokens.start + room - self.lead();
+        let rest = Self::new(self.doc, at..self.tokens.end, bos);
+        let first = Self { tokens: self.tokens.start..at, ..self };
+        (first, rest)
+    }
+}
+
+/// One document's share of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// What a plan may choose from.
+    pub piece: Piece,
+    /// How many tokens it chooses.
+    pub want: usize,
+}
+
+impl Slot {
+    fn all_of(piece: Piece) -> Self {
+        let want = piece.len();
+        Self { piece, want }
+    }
+}
+
+/// All rows of an epoch.
+#[derive(Debug)]
+pub struct RowSet {
+    corpus: Arc<Corpus>,
+    seq_len: usize,
+    slots: Vec<Slot>,
+    /// End of every row in `slots`.
+    ends: Vec<usize>,
+    skipped: SkipReport,
+    /// The order in use: recomputed at the first row of an epoch, shared by the rest.
+    order: Mutex<Option<Order>>,
+}
+
+#[derive(Debug, Clone)]
+struct Order {
+    seed: u64,
+    epoch: u64,
+    rows: Arc<[u32]>,
+}
+
+impl RowSet {
+    /// Cuts and packs `parts` of the corpus.
+    ///
+    /// # Errors
+    /// [`DataError::TooShort`] when there is not one full row.
+    pub fn new(corpus: Arc<Corpus>, parts: &[DocPart], options: RowOptions) -> Result<Self> {
+        let RowOptions { seq_len, span, packing } = options;
+        assert!(seq_len >= 2, "rows: a row has at least two tokens, got {seq_len}");
+        let bos = corpus.specials().bos;
+        let wholes = || parts.iter().map(|p| Piece::new(p.doc, p.tokens.clone(), bos));
+        let total = wholes().map(|piece| piece.len()).sum();
+        let too_short = || DataError::TooShort {
+            docs: parts.len(),
+            longest: wholes().map(|piece| piece.len()).max().unwrap_or(0),
+            total,
+            seq_len,
+            packing,
+        };
+        if packing == Packing::On && total < seq_len {
+            return Err(too_short().into());
+        }
+        let mut set = Self {
+            corpus,
+            seq_len,
+            slots: Vec::new(),
+            ends: Vec::new(),
+            skipped: SkipReport::default(),
+            order: Mutex::new(None),
+        };
+        let mut short = VecDeque::new();
+        for part in wholes() {
+            if part.len() < seq_len && packing == Packing::Off {
+                set.skipped.add(SkipReason::ShorterThanRow);
+                continue;
+            }
+            for piece in spans(part, span.max(seq_len), seq_len, packing, bos) {
+                if piece.len() < seq_len {
+                    short.push_back(piece);
+                } else {
+                    set.add_span(&piece);
+                }
+            }
+        }
+        set.pack(short, bos, wholes);
+        if set.ends.is_empty() {
+            return Err(too_short().into());
+        }
+        Ok(set)
+    }
+
+    fn add_span(&mut self, piece: &Piece) {
+        for _ in 0..piece.len().div_ceil(self.seq_len) {
+            self.slots.push(Slot { piece: piece.clone(), want: self.seq_len });
+            self.ends.push(self.slots.len());
+        }
+    }
+
+    /// Fills rows with `short` pieces; the last row is completed with the beginning of the corpus.
+    fn pack<I: Iterator<Item = Piece>>(&mut self, mut short: VecDeque<Piece>, bos: Option<u32>, wholes: impl Fn() -> I) {
+        while !short.is_empty() {
+            let mut room = self.seq_len;
+            while room > 0 {
+                let fits = short.iter().take(LOOK_AHEAD).position(|p| p.len() <= room);
+                let piece = match fits.and_then(|i| short.remove(i)) {
+                    Some(piece) => piece,
+                    None => match short.pop_front() {
+                        Some(piece) => {
+                            let (first, rest) = piece.cut(room, bos);
+                            short.push_front(rest);
+                            first
+                        }
+                        None => break,
+                    },
+                };
+                room -= piece.len();
+                self.slots.push(Slot::all_of(piece));
+            }
+            for piece in wholes() {
+                if room == 0 {
+                    break;
+                }
+                let piece = if piece.len() > room { piece.cut(room, bos).0 } else { piece };
+                room -= piece.len();
+                self.slots.push(Slot::all_of(piece));
+            }
+            assert_eq!(room, 0, "rows: the corpus fills at least one row");
+            self.ends.push(self.slots.len());
+        }
+    }
+
+    /// Rows in an epoch; at least one.
+    pub fn rows_per_epoch(&self) -> u64 {
+        self.ends.len() as u64
+    }
+
+    /// Tokens in a row.
+    pub fn seq_len(&self) -> usize {
+        self.seq_len
+    }
+
+    /// The tokens that rows point into.
+    pub fn corpus(&self) -> &Corpus {
+        &self.corpus
+    }
+
+    /// Documents left out, and why.
+    pub fn skipped(&self) -> &SkipReport {
+        &self.skipped
+    }
+
+    /// What row `i` is made of; the wants add up to [`RowSet::seq_len`].
+    pub fn row(&self, i: usize) -> &[Slot] {
+        let start = if i == 0 { 0 } else { self.ends[i - 1] };
+        &self.slots[start..self.ends[i]]
+    }
+
+    /// The row that is trained on as the `i`-th of an epoch: a permutation that depends on seed and epoch alone.
+    pub fn order(&self, seed: u64, epoch: u64, i: u64) -> usize {
+        let mut known = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let order = match known.take() {
+            Some(order) if order.seed == seed && order.epoch == epoch => order,
+            _ => {
+                let rows = u32::try_from(self.ends.len()).expect("rows: fewer than 2^32");
+                let mut rows: Vec<u32> = (0..rows).collect();
+                Rng::at(seed, Stream::Order, epoch).shuffle(&mut rows);
+                Order { seed, epoch, rows: rows.into() }
+            }
+        };
+        let row = order.rows[i as usize] as usize;
+        *known = Some(order);
+        row
+    }
+}
+
+/// Cuts a piece into spans that cover it.
+///
+/// Equal spans where all of them can hold a row; else spans of full length, and what is left at the end is short: it is
+/// packed, or, without packing, the last span begins earlier and overlaps the one before.
+fn spans(piece: Piece, span: usize, seq_len: usize, packing: Packing, bos: Option<u32>) -> Vec<Piece> {
+    if piece.len() <= span {
+        return vec![piece];
+    }
+    let lead = usize::from(bos.is_some());
+    // Every span begins with a BOS, the document's own or one put there: the rest is what has to be shared out.
+    let Range { start, end } = piece.tokens;
+    let first = if start == 0 { lead } else { 0 };
+    let text = end - start - first;
+    let count = text.div_ceil(span - lead);
+    let at = |i: usize| match i {
+        0 => start,
+        i => start + first + text * i / count,
+    };
+    if text / count + lead >= seq_len {
+        return (0..count).map(|i| Piece::new(piece.doc, at(i)..at(i + 1), bos)).collect();
+    }
+    let mut spans = Vec::with_capacity(count);
+    let mut rest = Piece::new(piece.doc, start..end, bos);
+    while rest.len() > span {
+        let (first, next) = rest.cut(span, bos);
+        spans.push(first);
+        rest = next;
+    }
+    if rest.len() < seq_len && packing == Packing::Off {
+        rest = Piece::new(rest.doc, end - (seq_len - lead)..end, bos);
+    }
+    spans.push(rest);
+    spans
+}

@@ -1,0 +1,162 @@
+//! Logits, loss and every stored gradient of the fixtures' models against Transformers and PEFT in float64.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Golden, fixtures};
+use ltrain::backend::Cpu;
+use ltrain::data::Batch;
+use ltrain::io::ModelDir;
+use ltrain::io::peft::read_adapter;
+use ltrain::model::{Llama, LoraConfig, LoraTarget, Recompute};
+use ltrain::ops::attention::Segments;
+use ltrain::ops::cross_entropy::{IGNORE, Targets};
+use ltrain::optim::{AdamW, AdamWConfig, Schedule, Shape};
+use ltrain::tape::{ParamGrads, Tape};
+use ltrain::tensor::Tensor;
+use ltrain::train::{self, TrainMode};
+
+/// The batch stored under `prefix`: labels are shifted here, as `Targets` wants them.
+fn batch(golden: &Golden, prefix: &str) -> Batch {
+    let (ids, dims) = golden.i64(&format!("{prefix}input_ids"));
+    let (positions, _) = golden.i64(&format!("{prefix}position_ids"));
+    let [rows, t]: [usize; 2] = dims.try_into().unwrap();
+    let labels = golden.names().contains(&format!("{prefix}labels")).then(|| golden.i64(&format!("{prefix}labels")).0);
+    let target = |n: usize| match &labels {
+        Some(labels) if n % t + 1 < t && labels[n + 1] >= 0 => labels[n + 1] as u32,
+        _ => IGNORE,
+    };
+    let unsigned = |v: Vec<i64>| Tensor::u32(v.into_iter().map(|x| x as u32).collect(), [rows, t]);
+    Batch {
+        targets: Targets { ids: Tensor::u32((0..rows * t).map(target).collect(), [rows, t]), weights: None },
+        ids: unsigned(ids),
+        positions: unsigned(positions),
+        rope_scale: vec![1.0; rows],
+        segments: Arc::new(Segments { starts: [vec![0; rows * t], vec![0; rows * t]] }),
+    }
+}
+
+/// Relative error in the Frobenius norm. NaN is an error.
+fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
+    assert_eq!(got.len(), want.len(), "{what}: number of elements");
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+    let off = norm(&mut got.iter().zip(want).map(|(g, w)| f64::from(*g) - f64::from(*w)));
+    let size = norm(&mut want.iter().map(|w| f64::from(*w)));
+    let relative = off / size.max(1e-12);
+    assert!(relative <= tolerance, "{what}: relative error {relative:.2e}, allowed {tolerance:.0e}");
+}
+
+fn load(name: &str) -> Llama {
+    let dir = ModelDir::open(&fixtures().join("models").join(name)).unwrap();
+    Llama::new(dir.config().clone(), dir.load().unwrap()).unwrap()
+}
+
+fn logits(model: &Llama, batch: &Batch) -> Vec<f32> {
+    let mut tape = Tape::inference(&Cpu);
+    let hidden = model.hidden(&mut tape, batch, Recompute::Nothing, None).unwrap();
+    model.logits(&Cpu, hidden.value()).unwrap().as_f32().unwrap().to_vec()
+}
+
+fn check(golden: &Golden, model: &Llama, rename: impl Fn(&str) -> String) {
+    let batch = batch(golden, "");
+    assert_close("logits", &logits(model, &batch), &golden.f32("logits").0, 1e-4);
+    for recompute in [Recompute::Nothing, Recompute::Layers] {
+        let mut grads = ParamGrads::new(model.params.len());
+        let mut tape = Tape::new(&Cpu);
+        let scale = (1.0 / batch.targets.total_weight().unwrap()) as f32;
+        let (loss, _) = model.loss(&mut tape, &batch, recompute, scale).unwrap();
+        assert_close("loss", loss.value().as_f32().unwrap(), &golden.f32("loss").0, 1e-5);
+        tape.backward(&loss, Tensor::scalar(1.0), &mut grads).unwrap();
+        let mut checked = 0;
+        for name in golden.names().iter().filter(|n| n.starts_with("grad.")) {
+            let ours = rename(name.trim_start_matches("grad."));
+            let id = model.params.id(&ours).unwrap_or_else(|| panic!("no parameter {ours}"));
+            let grad = grads.get(id).unwrap_or_else(|| panic!("no gradient for {ours}"));
+            assert_close(name, grad.as_f32().unwrap(), &golden.f32(name).0, 1e-4);
+            checked += 1;
+        }
+        assert!(checked >= 5, "only {checked} gradients compared");
+    }
+}
+
+fn check_full(name: &str) {
+    let mut model = load(name);
+    model.params.iter_mut().for_each(|p| p.trainable = true);
+    check(&Golden::open(name), &model, str::to_owned);
+}
+
+macro_rules! models {
+    ($($name:ident)*) => { $(
+        #[test]
+        fn $name() { check_full(stringify!($name)); }
+    )* };
+}
+models! { llama llama_tied llama_headdim llama_d64 llama_linear llama_yarn llama_llama3 mistral qwen2 qwen3 }
+
+/// The fixture's adapter on its base model.
+fn adapted(base: &str, adapter: &str) -> Llama {
+    let mut model = load(base);
+    let adapter = read_adapter(&fixtures().join("adapters").join(adapter)).unwrap();
+    let lora = LoraConfig {
+        rank: adapter.config.r,
+        alpha: adapter.config.lora_alpha as f32,
+        rslora: adapter.config.use_rslora,
+        targets: adapter.config.target_modules.iter().map(|m| m.parse::<LoraTarget>().unwrap()).collect(),
+    };
+    let mode = if adapter.config.modules_to_save.is_empty() { TrainMode::Lora } else { TrainMode::LoraPlus };
+    train::prepare(&mut model, mode, &lora, 0).unwrap();
+    for (name, tensor) in &adapter.tensors {
+        let ours = name.trim_start_matches("base_model.model.");
+        let id = model.params.id(ours).unwrap_or_else(|| panic!("no parameter {ours}"));
+        model.params.get_mut(id).value = tensor.clone();
+    }
+    model
+}
+
+fn check_adapter(base: &str, tag: &str) {
+    let model = adapted(base, tag);
+    check(&Golden::open(tag), &model, |name| {
+        name.trim_start_matches("base_model.model.").replace(".modules_to_save.default", "").replace(".default", "")
+    });
+    let golden = Golden::open(&format!("{tag}_merged"));
+    let merged = Llama::new(model.config.clone(), model.merged(&Cpu).unwrap()).unwrap();
+    assert_close("merged logits", &logits(&merged, &batch(&golden, "")), &golden.f32("logits").0, 1e-4);
+    for name in golden.names().iter().filter(|n| n.starts_with("merged.")) {
+        let id = merged.params.id(name.trim_start_matches("merged.")).unwrap();
+        assert_close(name, merged.params.get(id).value.as_f32().unwrap(), &golden.f32(name).0, 1e-6);
+    }
+}
+
+#[test]
+fn lora_with_embeddings_and_norms_matches_peft() {
+    check_adapter("llama", "lora_llama_plus");
+}
+
+#[test]
+fn lora_on_every_linear_layer_matches_peft() {
+    check_adapter("qwen2", "lora_qwen2");
+}
+
+#[test]
+fn thirty_steps_follow_pytorch() {
+    let golden = Golden::open("trajectory");
+    let mut model = load("llama");
+    model.params.iter_mut().for_each(|p| p.trainable = true);
+    let config = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
+    let mut optimizer = AdamW::new(config, &model.params);
+    let schedule = Schedule { peak: 3e-3, warmup: 5, steps: 30, shape: Shape::Cosine, floor: 0.1 };
+    let batches: Vec<_> = (0..4).map(|i| batch(&golden, &format!("batch{i}."))).collect();
+    let (losses, norms, lrs) = (golden.f32("losses").0, golden.f32("grad_norms").0, golden.f32("lrs").0);
+    let stop = Default::default();
+    for step in 0..30 {
+        let micro = [batches[2 * step % 4].clone(), batches[(2 * step + 1) % 4].clone()];
+        let (grads, loss) = train::gradients(&Cpu, &model, &micro, Recompute::Nothing, &stop).unwrap().unwrap();
+        let lr = schedule.at(step as u64);
+        assert!((lr - f64::from(lrs[step])).abs() < 1e-9, "step {step}: lr {lr}, expected {}", lrs[step]);
+        assert!((loss - f64::from(losses[step])).abs() <= 1e-3, "step {step}: loss {loss}, expected {}", losses[step]);
+        let stats = optimizer.apply(&Cpu, &mut model.params, &grads, |_| lr).unwrap();
+        let norm = f64::from(norms[step]);
+        assert!((stats.grad_norm - norm).abs() <= 5e-3 * norm, "step {step}: norm {}, expected {norm}", stats.grad_norm);
+    }
+}

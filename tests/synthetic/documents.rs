@@ -1,0 +1,156 @@
+//! Facts, chains, repetitions and filler.
+
+use std::collections::{BTreeSet, HashMap};
+
+use anyhow::Result;
+use ltrain::data::synthetic::vocabulary::{BOS, IS, KEY, LET, STOP, TRACE, VARIABLES};
+use ltrain::data::synthetic::{Document, KNOWN, Kind, OTHER, Probe, REPEATED, STAGES, SyntheticError, recalls};
+
+use crate::sentences;
+
+const LONG: Kind = Kind::Facts { keys: 40, recalls: 90 };
+
+const CHAINS: Kind = Kind::Chains { chains: 5, links: 3 };
+
+const PINNED: &str = "some house meets this young baker carries today . that forest fears that fire . \
+    key is basil 7 9 . key is orchid 0 6 . key is basil 7 9 . key is orchid 0 6 .";
+
+/// Weights that a document of facts or chains should have, from its words alone.
+fn expected_weights(document: &Document) -> Vec<f32> {
+    let mut expected = vec![OTHER; document.tokens.len()];
+    expected[0] = 0.0;
+    let mut values: HashMap<u32, &[u32]> = HashMap::new();
+    for (at, sentence) in sentences(&document.tokens) {
+        let known = match *sentence {
+            [KEY, IS, key, _, _, STOP] => match values.insert(key, &sentence[3..5]) {
+                Some(stated) => {
+                    assert_eq!(stated, &sentence[3..5], "a recall contradicts its fact");
+                    3..5
+                }
+                None => continue,
+            },
+            [LET, name, .., STOP] => {
+                let known = values.insert(name, &sentence[2..sentence.len() - 1]);
+                assert_eq!(known, None, "a variable is assigned twice");
+                continue;
+            }
+            [TRACE, .., STOP] => {
+                let (mut name, mut walk) = (sentence[1], &sentence[2..sentence.len() - 1]);
+                while let [next, rest @ ..] = walk
+                    && VARIABLES.contains(next)
+                {
+                    assert_eq!(values[&name], [*next], "a walk leaves its chain");
+                    (name, walk) = (*next, rest);
+                }
+                assert_eq!(values[&name], walk, "a walk ends in another value");
+                2..sentence.len() - 1
+            }
+            _ => continue,
+        };
+        expected[at + known.start..at + known.end].fill(KNOWN);
+    }
+    expected
+}
+
+#[test]
+fn a_document_depends_on_its_kind_length_seed_and_index_only() -> Result<()> {
+    let at = |seed, index| LONG.document(1500, seed, index);
+    assert_eq!(at(5, 9)?, at(5, 9)?);
+    assert_ne!(at(5, 9)?, at(6, 9)?);
+    assert_ne!(at(5, 9)?, at(5, 10)?);
+    // Pinned: the committed model and its figures were made with exactly these words.
+    let words = Kind::Facts { keys: 2, recalls: 2 }.document(40, 1, 0)?.text();
+    assert_eq!(words, PINNED);
+    Ok(())
+}
+
+#[test]
+fn every_recall_repeats_an_earlier_fact_and_weighs_more_than_the_rest() -> Result<()> {
+    for kind in [LONG, CHAINS, Kind::Facts { keys: 6, recalls: 4 }] {
+        let length = if kind == LONG { 1111 } else { 150 };
+        for index in 0..40 {
+            let document = kind.document(length, 3, index)?;
+            assert_eq!(document.weights, expected_weights(&document), "{kind:?} {index}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn documents_hold_as_many_facts_recalls_and_chains_as_asked_for() -> Result<()> {
+    let count = |document: &Document, word| document.tokens.iter().filter(|&&t| t == word).count();
+    let facts = LONG.document(1111, 3, 0)?;
+    assert_eq!(count(&facts, KEY), 40 + 90);
+    assert_eq!(recalls(&facts.tokens).len(), 90);
+    assert_eq!(facts.known().count(), 2 * 90);
+    let chains = CHAINS.document(300, 3, 0)?;
+    assert_eq!((count(&chains, LET), count(&chains, TRACE)), (5 * 4, 5));
+    Ok(())
+}
+
+#[test]
+fn a_repetition_weighs_exactly_what_its_first_round_determines() -> Result<()> {
+    let mut periods = BTreeSet::new();
+    for index in 0..300 {
+        let document = Kind::Repeat.document(97, 2, index)?;
+        let tokens = &document.tokens;
+        let silent = document.weights.iter().take_while(|&&w| w == 0.0).count();
+        assert!(document.weights[silent..].iter().all(|&w| w == REPEATED));
+        let period = silent - 2;
+        assert!((period + 1..97).all(|i| tokens[i] == tokens[i - period]), "{index}");
+        periods.insert(period);
+    }
+    assert_eq!(periods, (6..=31).collect());
+    Ok(())
+}
+
+#[test]
+fn lengths_are_exact_and_ids_stay_inside_the_vocabulary() -> Result<()> {
+    let checks = |document: &Document, length| {
+        assert_eq!((document.tokens.len(), document.weights.len()), (length, length));
+        assert_eq!((document.tokens[0], document.weights[0]), (BOS, 0.0));
+        assert!(document.tokens[1..].iter().all(|&t| (STOP..256).contains(&t)));
+    };
+    for stage in STAGES {
+        for index in 0..20 {
+            checks(&stage.document(1, index)?, stage.length);
+        }
+    }
+    for length in [61, 64, 67, 255, 1000, 5003] {
+        checks(&Kind::Facts { keys: 6, recalls: 4 }.document(length, 1, 0)?, length);
+    }
+    for length in [151, 203] {
+        checks(&CHAINS.document(length, 1, 0)?, length);
+    }
+    Ok(())
+}
+
+#[test]
+fn filler_is_far_from_uniform_but_not_a_single_sentence() -> Result<()> {
+    let filler = Kind::Facts { keys: 0, recalls: 0 };
+    let mut pairs: HashMap<(u32, u32), f64> = HashMap::new();
+    let mut singles: HashMap<u32, f64> = HashMap::new();
+    for index in 0..40 {
+        for pair in filler.document(5000, 1, index)?.tokens.windows(2) {
+            *pairs.entry((pair[0], pair[1])).or_default() += 1.0;
+            *singles.entry(pair[0]).or_default() += 1.0;
+        }
+    }
+    let total: f64 = pairs.values().sum();
+    let nll = pairs.iter().map(|(&(a, _), n)| -n * (n / singles[&a]).ln()).sum::<f64>() / total;
+    assert!((1.0..2.0).contains(&nll), "bigram entropy {nll} nats; uniform would be 5.5");
+    Ok(())
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_both_numbers() {
+    let refused = |e: SyntheticError| e.to_string();
+    let facts = Kind::Facts { keys: 10, recalls: 10 }.document(120, 0, 0);
+    assert_eq!(refused(facts.unwrap_err()), "synthetic text: a document of facts needs at least 121 tokens, got a length of 120");
+    let many = Kind::Facts { keys: 65, recalls: 0 }.document(4096, 0, 0);
+    assert_eq!(refused(many.unwrap_err()), "synthetic text: the vocabulary has 64 keys, got a request for 65");
+    assert!(Kind::Repeat.document(62, 0, 0).is_err());
+    assert!(Kind::Chains { chains: 7, links: 3 }.document(4096, 0, 0).is_err());
+    assert!(Kind::Chains { chains: 2, links: 3 }.document(50, 0, 0).is_err());
+    assert!(Probe { length: 11, depth: 0.0, distractors: 0 }.prompt(0, 0).is_err());
+}
