@@ -5,8 +5,10 @@
 
 pub mod backend;
 pub mod checkpoint;
+pub mod cli;
 pub mod config;
 pub mod data;
+pub mod doctor;
 pub mod error;
 pub mod eval;
 pub mod io;
@@ -16,6 +18,7 @@ pub mod optim;
 pub mod positions;
 pub mod report;
 pub mod rng;
+pub mod run;
 pub mod tape;
 pub mod tensor;
 pub mod train;

@@ -1,0 +1,245 @@
+//! The command line: what can be typed, and its help.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config::choices::Task;
+use crate::config::text::{Length, List, ModelSource};
+use crate::config::{Settings, defaults, file};
+use crate::error::Result;
+use crate::io::Storage;
+use crate::model::rope::RopeKind;
+
+/// Longer context for Llama-style language models.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ltrain",
+    version,
+    about = "Longer context for Llama-style language models, trained on short chunks",
+    long_about = "Extends the context of a Llama-style model by training on short chunks of text whose tokens pretend to be far apart.\n\
+                  Without options: extends the built-in model on the CPU and shows it before and after.",
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// What to do instead of training.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of training.
+    #[command(flatten)]
+    pub train: TrainArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ltrain                                                  the built-in model, from 256 to 2048 tokens
+  ltrain --model ./SmolLM2-135M --data ./books --target 32k
+  ltrain --model ./SmolLM2-135M --data ./books --positions uniform --train lora --rank 32
+  ltrain config dump --target 4k > run.toml               every setting with its value
+  ltrain --config run.toml --set steps=500                the same run, longer
+  ltrain eval runs/x/merged --at 4k,16k,32k               is the context really longer?
+  ltrain generate runs/x/merged -p 'Once upon a time'
+
+Every option is also a key of the --config file: --seq-len 4k is seq_len = \"4k\".
+Exit codes: 0 ok, 2 usage, 3 data or settings, 4 memory, 5 device, 6 corrupt file, 7 disk, 8 diverged, 9 cannot resume,
+75 stopped with a good checkpoint (run the same command again).";
+
+/// Where settings come from: flags win over `--set`, that over `--config`, that over the defaults.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TrainArgs {
+    /// Read settings from a TOML file; flags win over it
+    #[arg(long, value_name = "FILE", help_heading = "Settings")]
+    pub config: Option<PathBuf>,
+    /// Set one key of the file, as in --set target=128k; repeatable
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Settings")]
+    pub set: Vec<String>,
+    /// The settings given as flags.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+impl TrainArgs {
+    /// The settings of all sources together.
+    ///
+    /// # Errors
+    /// An unusable file or assignment.
+    pub fn gather(self) -> Result<Settings> {
+        Settings::gather(self.settings, &self.set, self.config.as_deref())
+    }
+}
+
+/// Everything besides training.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Measure a model at several lengths
+    Eval(EvalArgs),
+    /// Continue a text
+    Generate(GenerateArgs),
+    /// Multiply an adapter into its base model
+    Merge(MergeArgs),
+    /// Show what this machine has and what ltrain can use
+    Doctor(DoctorArgs),
+    /// Show or check settings without training
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// `ltrain eval`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct EvalArgs {
+    /// Model folder, or builtin:tiny
+    #[arg(value_name = "MODEL")]
+    pub model: ModelSource,
+    /// Adapter to put on it
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// Lengths to evaluate at [default: a quarter, half and all of the model's context]
+    #[arg(long, value_name = "LEN,…")]
+    pub at: Option<List<Length>>,
+    /// Rotations to compare, each extended to the longest length [default: the model's own]
+    #[arg(long, value_name = "KIND,…")]
+    pub rope: Option<List<RopeKind>>,
+    /// What to measure
+    #[arg(long, value_name = "TASK,…", default_value = "ppl,passkey")]
+    pub tasks: List<Task>,
+    /// Text to measure perplexity on; needed for other models than the built-in
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Tokens by which the window moves, for sliding-window perplexity [default: the length, so that windows do not overlap]
+    #[arg(long, value_name = "LEN")]
+    pub stride: Option<Length>,
+    /// Prompts per length of the passkey task
+    #[arg(long, value_name = "N", default_value_t = defaults::PASSKEY_SAMPLES)]
+    pub passkey_samples: usize,
+    /// Model to compare with
+    #[arg(long, value_name = "BASE")]
+    pub against: Option<ModelSource>,
+    /// Also write the results here
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Random seed
+    #[arg(long, value_name = "N", default_value_t = defaults::SEED)]
+    pub seed: u64,
+    /// CPU threads [default: the CPU's cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// `ltrain generate`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct GenerateArgs {
+    /// Model folder, or builtin:tiny
+    #[arg(value_name = "MODEL")]
+    pub model: ModelSource,
+    /// Adapter to put on it
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// Text to continue
+    #[arg(short, long, value_name = "TEXT")]
+    pub prompt: String,
+    /// Most tokens to add
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 64)]
+    pub tokens: usize,
+    /// Divides the logits; 0 always takes the likeliest token
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = from_zero)]
+    pub temperature: f64,
+    /// Draw from the likeliest tokens that together have this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
+    pub top_p: f64,
+    /// Random seed
+    #[arg(long, value_name = "N", default_value_t = defaults::SEED)]
+    pub seed: u64,
+    /// CPU threads [default: the CPU's cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// `ltrain merge`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct MergeArgs {
+    /// Base model folder
+    #[arg(long, value_name = "BASE")]
+    pub model: ModelSource,
+    /// Adapter folder
+    #[arg(long, value_name = "DIR")]
+    pub adapter: PathBuf,
+    /// Folder to write
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Number format of the written weights: f32, bf16 or f16 [default: the base model's]
+    #[arg(long, value_name = "TYPE")]
+    pub dtype: Option<Storage>,
+}
+
+/// `ltrain doctor`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// List the supported architectures and what each needs
+    #[arg(long)]
+    pub architectures: bool,
+}
+
+/// `ltrain config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the effective settings as a file for --config
+    Dump(Box<TrainArgs>),
+    /// Check the settings and say nothing if they are good
+    Check(Box<TrainArgs>),
+}
+
+fn from_zero(text: &str) -> std::result::Result<f64, String> {
+    let value = text.parse().ok().filter(|x: &f64| x.is_finite() && *x >= 0.0);
+    value.ok_or_else(|| "expected a number from 0".to_owned())
+}
+
+fn probability(text: &str) -> std::result::Result<f64, String> {
+    let value = text.parse().ok().filter(|x: &f64| *x > 0.0 && *x <= 1.0);
+    value.ok_or_else(|| "expected a number above 0, at most 1".to_owned())
+}
+
+/// The command with every default in its help.
+pub fn command() -> clap::Command {
+    with_defaults(Cli::command())
+}
+
+fn with_defaults(command: clap::Command) -> clap::Command {
+    let trains = matches!(command.get_name(), "ltrain" | "dump" | "check");
+    let command = command.mut_subcommands(with_defaults);
+    if !trains {
+        return command;
+    }
+    command.allow_negative_numbers(true).mut_args(|arg| match (defaults::shown(arg.get_id().as_str()), arg.get_help().cloned()) {
+        (Some(default), Some(help)) => arg.help(format!("{help} [default: {default}]")),
+        _ => arg,
+    })
+}
+
+/// Parses the command line; prints help, version or a usage error and exits where that is what it asks for.
+pub fn parse() -> Cli {
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    parsed.unwrap_or_else(|error| with_synonym(error).exit())
+}
+
+/// Adds a tip where the unknown option is another trainer's name for one of ours.
+fn with_synonym(mut error: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue};
+    let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else { return error };
+    let name = option.trim_start_matches('-').replace('-', "_");
+    if let Some(ours) = file::synonym(&name) {
+        let flag = format!("--{}", ours.replace('_', "-"));
+        error.insert(ContextKind::SuggestedArg, ContextValue::String(flag));
+    }
+    error
+}

@@ -1,0 +1,147 @@
+//! Settings that are one of a few words.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::io::Storage;
+use crate::model::Recompute;
+
+/// An enum with one word per variant, `FromStr` and `Display`.
+macro_rules! choices {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            /// Every choice.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The word for flags and files.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($word => Ok(Self::$variant),)*
+                    _ => Err(format!("expected {}, got {text:?}", [$($word),*].join(", "))),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    )*};
+}
+
+choices! {
+    /// `--method`: a preset of positions, attention and rotation.
+    Preset {
+        /// Two chunks of a document with a random gap between them (PoSE).
+        Pose = "pose",
+        /// A random scale and offset per row (E²-LLM).
+        E2Llm = "e2-llm",
+        /// Rows as long as the target at their true positions.
+        FullLength = "full-length",
+    }
+
+    /// `--attention`, without the group's size.
+    Attention {
+        /// Every token sees all tokens before it.
+        Full = "full",
+        /// LongLoRA's shifted groups.
+        S2 = "s2",
+    }
+
+    /// `--export`.
+    Export {
+        /// A PEFT adapter.
+        Adapter = "adapter",
+        /// A complete model folder.
+        Merged = "merged",
+        /// Both.
+        Both = "both",
+        /// Nothing.
+        None = "none",
+    }
+
+    /// `--progress`.
+    Progress {
+        /// A bar on a terminal, one line per logged step elsewhere.
+        Auto = "auto",
+        /// A bar.
+        Bar = "bar",
+        /// One line per logged step.
+        Plain = "plain",
+        /// Results and errors only.
+        Quiet = "quiet",
+    }
+
+    /// `--nan`: what a step with a non-finite loss or gradient does.
+    NanPolicy {
+        /// It is skipped and counted; three in a row end the run.
+        Stop = "stop",
+        /// It is skipped and counted.
+        Skip = "skip",
+    }
+
+    /// `--eval`.
+    Task {
+        /// Perplexity on held-out text.
+        Ppl = "ppl",
+        /// Finding a number in long text.
+        Passkey = "passkey",
+    }
+}
+
+impl FromStr for Recompute {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "nothing" => Ok(Self::Nothing),
+            "layers" => Ok(Self::Layers),
+            _ => Err(format!("expected nothing or layers, got {text:?}")),
+        }
+    }
+}
+
+impl fmt::Display for Recompute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "nothing",
+            Self::Layers => "layers",
+        })
+    }
+}
+
+impl FromStr for Storage {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            "f16" => Ok(Self::F16),
+            _ => Err(format!("expected f32, bf16 or f16, got {text:?}")),
+        }
+    }
+}
+
+impl fmt::Display for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        })
+    }
+}

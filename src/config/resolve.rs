@@ -1,0 +1,364 @@
+//! From settings to a run: defaults, then checks, every problem collected.
+
+use std::path::PathBuf;
+
+use crate::backend::gpu::Gpus;
+use crate::data::{Attend, Columns, Holdout, Packing};
+use crate::model::rope::RopeKind;
+use crate::model::{LoraConfig, LoraTarget, Recompute};
+use crate::optim::{AdamWConfig, Shape};
+use crate::positions::{self, MethodArgs};
+use crate::report::clock;
+use crate::train::TrainMode;
+use crate::units::format_length;
+
+use super::choices::{Attention, Export, NanPolicy, Preset, Progress, Task};
+use super::run::{DataSettings, EvalSettings, ModelSettings, OptimSettings, OutputSettings, PositionSettings, TrainSettings};
+use super::text::{List, ModelSource, Resume, Source, Warmup};
+use super::{ConfigError, ModelInfo, Problem, RunConfig, Settings, defaults};
+
+/// Names in the registry of methods that settings of their own belong to.
+pub(super) const POSE: &str = "pose";
+pub(super) const E2_LLM: &str = "e2-llm";
+const NATURAL: &str = "natural";
+
+/// What the parts of the resolution share.
+struct Resolver<'a> {
+    settings: &'a Settings,
+    model: &'a ModelInfo,
+    source: ModelSource,
+    problems: Vec<Problem>,
+}
+
+pub(super) fn resolve(settings: &Settings, model: &ModelInfo) -> Result<RunConfig, ConfigError> {
+    let source = settings.model.clone().unwrap_or_default();
+    let mut r = Resolver { settings, model, source, problems: Vec::new() };
+    let model_settings = r.model();
+    let (positions, not_longer) = r.positions();
+    let data = r.data(&positions);
+    let train = r.train(&data);
+    let optim = r.optim(&train);
+    let eval = r.eval(&positions);
+    let output = r.output(&train, &positions);
+    match (not_longer, r.problems) {
+        (None, problems) if problems.is_empty() => {
+            Ok(RunConfig { model: model_settings, data, positions, train, optim, eval, output })
+        }
+        (Some(error), problems) if problems.is_empty() => Err(error),
+        (error, mut problems) => {
+            problems.extend(error.as_ref().map(Problem::from_error));
+            Err(ConfigError::Problems(problems))
+        }
+    }
+}
+
+impl Resolver<'_> {
+    fn problem(&mut self, key: &str, what: impl Into<String>, help: impl Into<String>) {
+        self.problems.push(Problem::new(key, what).help(help));
+    }
+
+    fn need(&mut self, holds: bool, key: &str, expected: &str, got: impl std::fmt::Display) {
+        if !holds {
+            self.problems.push(Problem::new(key, format!("expected {expected}, got {got}")));
+        }
+    }
+
+    /// A setting without effect is a misunderstanding.
+    fn only_with(&mut self, given: bool, key: &str, with: &str) {
+        if given {
+            self.problem(key, format!("has an effect only with {with}"), format!("leave out {key}, or add {with}"));
+        }
+    }
+
+    fn builtin(&self) -> bool {
+        self.settings.init.is_none() && self.source == ModelSource::Builtin
+    }
+
+    fn model(&mut self) -> ModelSettings {
+        let s = self.settings;
+        if s.init.is_some() {
+            if s.model.is_some() {
+                self.problem("init", "expected either init or model, got both", "random weights have no base model: leave out model");
+            }
+            if s.tokenizer.is_none() {
+                self.problem("tokenizer", "expected a folder, got nothing", "a config.json brings no tokenizer: add --tokenizer DIR");
+            }
+        }
+        ModelSettings {
+            source: self.source.clone(),
+            init: s.init.clone(),
+            tokenizer: s.tokenizer.clone(),
+            name: self.model.name.clone(),
+        }
+    }
+
+    fn positions(&mut self) -> (PositionSettings, Option<ConfigError>) {
+        let (s, config) = (self.settings, &self.model.config);
+        let (context, init, preset) = (config.context, s.init.is_some(), s.method);
+        let extension = if self.builtin() { defaults::BUILTIN_EXTENSION } else { defaults::EXTENSION };
+        let target = s.target.map_or(if init { context } else { context.saturating_mul(extension) }, |l| l.0);
+        let extends = target > context;
+
+        let seq_len = s.seq_len.map(|l| l.0).unwrap_or(match preset {
+            Some(Preset::FullLength) => target,
+            _ => context.min(defaults::MAX_SEQ_LEN).min(target),
+        });
+        let method = s.positions.map_or_else(
+            || match preset {
+                Some(Preset::Pose) => POSE,
+                Some(Preset::E2Llm) => E2_LLM,
+                Some(Preset::FullLength) => NATURAL,
+                None if seq_len < target && extends => POSE,
+                None => NATURAL,
+            },
+            |p| p.0,
+        );
+        let rope = s.rope.unwrap_or(match method {
+            E2_LLM => RopeKind::Linear,
+            _ if init && !extends => RopeKind::Keep,
+            _ => config.rope.natural_kind(),
+        });
+        let mut not_longer = None;
+        if !extends && !(rope == RopeKind::Keep && (init || method == NATURAL)) {
+            let from = match s.init.as_ref() {
+                Some(file) => file.display().to_string(),
+                None => format!("{} (max_position_embeddings {context}; rope {})", self.source.config_file(), config.rope),
+            };
+            not_longer = Some(ConfigError::NotLonger { target, context, from });
+        }
+
+        self.need(seq_len >= 2, "seq_len", "at least 2 tokens", seq_len);
+        if seq_len > target {
+            let what = format!("expected at most the target of {target} tokens, got {seq_len}");
+            self.problem("seq_len", what, format!("use --seq-len {} or less, or a longer --target", format_length(target)));
+        }
+        self.only_with(s.pose_chunks.is_some() && method != POSE, "pose_chunks", "--positions pose");
+        self.only_with(s.e2_max_scale.is_some() && method != E2_LLM, "e2_max_scale", "--positions e2-llm");
+        if method == E2_LLM && rope != RopeKind::Linear {
+            self.problem("rope", format!("expected linear with --positions e2-llm, got {rope}"), "E2-LLM trains linear scales: leave out rope");
+        }
+        let max_scale = (method == E2_LLM).then(|| s.e2_max_scale.unwrap_or(target.div_ceil(context.max(1))));
+        let args = MethodArgs { target, context, seq_len, chunks: s.pose_chunks.unwrap_or(defaults::POSE_CHUNKS), max_scale };
+        if (2..=target).contains(&seq_len)
+            && let Err(error) = positions::build(method, &args)
+        {
+            self.problems.push(Problem::from_error(&error));
+        }
+
+        let attend = self.attend(seq_len);
+        let target_rope = match config.rope.extended(rope, context, target, config.head_dim) {
+            Ok(extended) => extended,
+            Err(error) => {
+                if not_longer.is_none() {
+                    self.problems.push(Problem::from_error(&error));
+                }
+                config.rope.clone()
+            }
+        };
+        let base_rope = config.rope.clone();
+        (PositionSettings { method, args, target, context, attend, rope, base_rope, target_rope }, not_longer)
+    }
+
+    fn attend(&mut self, seq_len: usize) -> Attend {
+        let s = self.settings;
+        if s.attention != Some(Attention::S2) {
+            self.only_with(s.s2_group.is_some(), "s2_group", "--attention s2");
+            return Attend::Full;
+        }
+        let group = s.s2_group.map_or(seq_len / defaults::S2_GROUPS, |l| l.0);
+        self.need((2..=seq_len.max(2)).contains(&group), "s2_group", &format!("2 to {seq_len} tokens, the row's length"), group);
+        Attend::Shifted { group }
+    }
+
+    fn data(&mut self, positions: &PositionSettings) -> DataSettings {
+        let s = self.settings;
+        let builtin_text = || vec![defaults::BUILTIN_DATA.parse().expect("defaults: the built-in text is a stage")];
+        let train: Vec<Source> = s.data.clone().unwrap_or_else(|| if self.builtin() { builtin_text() } else { Vec::new() });
+        if train.is_empty() {
+            self.problem("data", "expected text to train on, got nothing", "add --data PATH: a file or folder of .txt, .md or .jsonl");
+        }
+        if train.iter().any(|source| matches!(source, Source::Synthetic(_))) && !self.builtin() && s.tokenizer.is_none() {
+            let what = format!("synthetic text is made of the words of {}", defaults::MODEL);
+            self.problem("data", what, "train on files, or give a --tokenizer that knows these words");
+        }
+        if let (Some(file), Some(val)) = (&s.eval_data, s.val) {
+            let what = format!("expected either val or eval_data, got {val} and {:?}", file.display().to_string());
+            self.problem("val", what, "with --eval-data nothing needs to be held back: leave out val");
+        }
+        DataSettings {
+            train,
+            eval: s.eval_data.clone(),
+            columns: s.columns.clone().unwrap_or(Columns { text: defaults::COLUMN.into() }),
+            cache: s.cache.clone(),
+            val: match s.eval_data {
+                Some(_) => Holdout::None,
+                None => s.val.unwrap_or(Holdout::Share(defaults::VAL_SHARE)),
+            },
+            packing: if s.no_pack == Some(true) { Packing::Off } else { Packing::On },
+            seq_len: positions.args.seq_len,
+        }
+    }
+
+    fn train(&mut self, data: &DataSettings) -> TrainSettings {
+        let (s, small) = (self.settings, self.model.is_small());
+        let mode = s.train.unwrap_or(if small || s.init.is_some() { TrainMode::Full } else { TrainMode::Lora });
+        if s.init.is_some() && mode != TrainMode::Full {
+            self.problem("train", format!("expected full with --init, got {mode}"), "adapters on random weights learn nothing");
+        }
+        let lora = self.lora(mode);
+        let row = data.seq_len.max(1);
+        let micro_batch = s.micro_batch.unwrap_or((self.model.by_size(defaults::MICRO_TOKENS) / row).max(1));
+        let per_pass = row.saturating_mul(micro_batch).max(1);
+        let accum = s.accum.unwrap_or(self.model.by_size(defaults::STEP_TOKENS).div_ceil(per_pass));
+        let steps = s.steps.unwrap_or(if self.builtin() { defaults::BUILTIN_STEPS } else { defaults::STEPS });
+        for (key, value) in [("micro_batch", micro_batch as u64), ("accum", accum as u64), ("steps", steps)] {
+            self.need(value >= 1, key, "at least 1", value);
+        }
+        self.need(s.threads != Some(0), "threads", "at least 1", 0);
+        TrainSettings {
+            mode,
+            lora,
+            steps,
+            micro_batch,
+            accum,
+            recompute: s.recompute.unwrap_or(self.model.by_size([Recompute::Layers, Recompute::Nothing])),
+            nan: s.nan.unwrap_or(NanPolicy::Stop),
+            seed: s.seed.unwrap_or(defaults::SEED),
+            gpus: s.gpus.unwrap_or(Gpus::Auto),
+            threads: s.threads,
+        }
+    }
+
+    fn lora(&mut self, mode: TrainMode) -> Option<LoraConfig> {
+        let s = self.settings;
+        if !mode.adapters() {
+            let given = [
+                ("rank", s.rank.is_some()),
+                ("alpha", s.alpha.is_some()),
+                ("lora_targets", s.lora_targets.is_some()),
+                ("rslora", s.rslora == Some(true)),
+            ];
+            for (key, given) in given {
+                self.only_with(given, key, "--train lora");
+            }
+            return None;
+        }
+        let rank = s.rank.unwrap_or(defaults::RANK);
+        let alpha = s.alpha.unwrap_or(defaults::ALPHA_PER_RANK * rank as f32);
+        let targets = s.lora_targets.clone().map_or(LoraTarget::ALL.to_vec(), |l| l.0);
+        let largest = self.model.config.hidden.max(1);
+        self.need((1..=largest).contains(&rank), "rank", &format!("1 to {largest}, the model's width"), rank);
+        self.need(alpha.is_finite() && alpha > 0.0, "alpha", "a number above 0", alpha);
+        self.need(!targets.is_empty(), "lora_targets", "at least one layer", "none");
+        Some(LoraConfig { rank, alpha, rslora: s.rslora == Some(true), targets })
+    }
+
+    fn optim(&mut self, train: &TrainSettings) -> OptimSettings {
+        let s = self.settings;
+        let lr = s.lr.unwrap_or(match train.mode {
+            TrainMode::Full if self.builtin() => defaults::LR_BUILTIN,
+            TrainMode::Lora => self.model.by_size(defaults::LR_LORA),
+            TrainMode::LoraPlus | TrainMode::Full => self.model.by_size(defaults::LR_FULL),
+        });
+        let embed_ratio = if train.mode == TrainMode::LoraPlus { defaults::LR_EMBED_RATIO } else { 1.0 };
+        let lr_embed = s.lr_embed.unwrap_or(lr * embed_ratio);
+        self.only_with(s.lr_embed.is_some() && train.mode == TrainMode::Lora, "lr_embed", "--train lora+ or full");
+        let shape = s.schedule.unwrap_or(if self.builtin() { Shape::Cosine } else { Shape::Constant });
+        self.only_with(s.min_lr_ratio.is_some() && shape == Shape::Constant, "min_lr_ratio", "--schedule linear or cosine");
+        let min_lr_ratio = s.min_lr_ratio.unwrap_or(defaults::MIN_LR_RATIO);
+        let warmup = s.warmup.unwrap_or(Warmup::Steps(defaults::WARMUP.min(train.steps / defaults::WARMUP_PART)));
+        let adamw = AdamWConfig::default();
+        let (beta1, beta2) = match s.betas.as_ref().map(|l| l.0.as_slice()) {
+            None => (adamw.beta1, adamw.beta2),
+            Some(&[b1, b2]) => (b1, b2),
+            Some(other) => {
+                self.need(false, "betas", "two numbers such as 0.9,0.95", List(other.to_vec()));
+                (adamw.beta1, adamw.beta2)
+            }
+        };
+        let adamw = AdamWConfig {
+            beta1,
+            beta2,
+            weight_decay: s.weight_decay.unwrap_or(adamw.weight_decay),
+            max_grad_norm: s.clip.unwrap_or(adamw.max_grad_norm),
+            ..adamw
+        };
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        self.need(positive(lr), "lr", "a number above 0", lr);
+        if let Some(x) = s.lr_embed {
+            self.need(x.is_finite() && x >= 0.0, "lr_embed", "a number from 0", x);
+        }
+        self.need((0.0..=1.0).contains(&min_lr_ratio), "min_lr_ratio", "a share from 0 to 1", min_lr_ratio);
+        self.need(warmup.steps(train.steps) <= train.steps, "warmup", &format!("at most the {} steps of the run", train.steps), warmup);
+        for beta in [beta1, beta2] {
+            self.need((0.0..1.0).contains(&beta), "betas", "numbers from 0 to below 1", beta);
+        }
+        let decay = adamw.weight_decay;
+        self.need(decay.is_finite() && decay >= 0.0, "weight_decay", "a number from 0", decay);
+        // An infinite norm switches clipping off; TOML can write it, and nothing else could mean that.
+        self.need(adamw.max_grad_norm > 0.0, "clip", "a number above 0, or inf for no clipping", adamw.max_grad_norm);
+        OptimSettings { lr, lr_embed, shape, min_lr_ratio, warmup, adamw }
+    }
+
+    fn eval(&mut self, positions: &PositionSettings) -> EvalSettings {
+        let s = self.settings;
+        let tasks = s.eval.clone().map_or(vec![Task::Ppl, Task::Passkey], |l| l.0);
+        let usual = || [positions.context].into_iter().chain(defaults::EVAL_PARTS.map(|part| positions.target / part)).collect();
+        let mut at: Vec<usize> = s.eval_at.as_ref().map_or_else(usual, |l| l.0.iter().map(|l| l.0).collect());
+        at.retain(|&length| length > 0);
+        at.sort_unstable();
+        at.dedup();
+        self.need(!at.is_empty(), "eval_at", "at least one length", "none");
+        let off = tasks.is_empty();
+        self.only_with(off && s.eval_at.is_some(), "eval_at", "--eval ppl or passkey");
+        self.only_with(off && s.eval_every.is_some(), "eval_every", "--eval ppl or passkey");
+        self.only_with(!tasks.contains(&Task::Passkey) && s.passkey_samples.is_some(), "passkey_samples", "--eval passkey");
+        let passkey_samples = s.passkey_samples.unwrap_or(defaults::PASSKEY_SAMPLES);
+        self.need(passkey_samples >= 1, "passkey_samples", "at least 1", passkey_samples);
+        self.need(s.eval_every != Some(0), "eval_every", "at least 1", 0);
+        if s.control == Some(true) && s.no_control == Some(true) {
+            self.problem("control", "expected either control or no_control, got both", "leave out one of them");
+        }
+        // Without evaluation there is nothing to compare, and natural positions are their own control.
+        let usual = self.builtin() && !off && positions.method != NATURAL;
+        let control = match (s.control, s.no_control) {
+            (Some(control), _) => control,
+            (None, Some(no)) => !no,
+            (None, None) => usual,
+        };
+        EvalSettings { at, tasks, passkey_samples, every: s.eval_every, control }
+    }
+
+    fn output(&mut self, train: &TrainSettings, positions: &PositionSettings) -> OutputSettings {
+        let s = self.settings;
+        let adapters = train.mode.adapters();
+        let export = s.export.unwrap_or(if adapters { Export::Both } else { Export::Merged });
+        if !adapters && matches!(export, Export::Adapter | Export::Both) {
+            let what = format!("expected merged or none with --train {}, got {export}", train.mode);
+            self.problem("export", what, "full training makes no adapter");
+        }
+        let save_every = s.save_every.unwrap_or(defaults::SAVE_EVERY);
+        let keep = s.keep.unwrap_or(defaults::KEEP);
+        self.need(save_every >= 1, "save_every", "at least 1", save_every);
+        self.need(keep >= 1, "keep", "at least 1", keep);
+        self.need(s.log_every != Some(0), "log_every", "at least 1", 0);
+        OutputSettings {
+            out: s.out.clone().unwrap_or_else(|| self.default_out(positions)),
+            overwrite: s.overwrite == Some(true),
+            resume: s.resume.clone().unwrap_or(Resume::Auto),
+            save_every,
+            keep,
+            export,
+            save_dtype: s.save_dtype,
+            log_every: s.log_every,
+            progress: s.progress.unwrap_or(Progress::Auto),
+        }
+    }
+
+    fn default_out(&self, positions: &PositionSettings) -> PathBuf {
+        // 2026-11-21T10:04:07Z as 20261121-100407.
+        let time = clock::iso(clock::now()).replace(['-', ':', 'Z'], "").replace('T', "-");
+        let target = format_length(positions.target);
+        PathBuf::from(format!("runs/{}-{}-{target}-{time}", self.model.name, positions.method))
+    }
+}

@@ -1,0 +1,190 @@
+//! Settings as they are given: every field a flag and, under the same name, a key of a configuration file.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::gpu::Gpus;
+use crate::data::{Columns, Holdout};
+use crate::io::Storage;
+use crate::model::rope::RopeKind;
+use crate::model::{LoraTarget, Recompute};
+use crate::optim::Shape;
+use crate::train::TrainMode;
+
+use super::choices::{Attention, Export, NanPolicy, Preset, Progress, Task};
+use super::text::{Length, List, ModelSource, PositionMethod, Resume, Source, Warmup};
+
+/// Everything that can be set; what is absent gets its default in [`RunConfig::resolve`](super::RunConfig::resolve).
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Model to extend: a Hugging Face folder, or the built-in builtin:tiny
+    #[arg(long, value_name = "PATH", help_heading = "Model and text")]
+    pub model: Option<ModelSource>,
+    /// Start from random weights in the shape of this config.json (pre-training; needs --tokenizer)
+    #[arg(long, value_name = "CONFIG_JSON", help_heading = "Model and text")]
+    pub init: Option<PathBuf>,
+    /// Folder with tokenizer.json
+    #[arg(long, value_name = "DIR", help_heading = "Model and text")]
+    pub tokenizer: Option<PathBuf>,
+    /// Text to train on: files and folders (.txt, .md, .jsonl), or synthetic:STAGE
+    #[arg(long, value_name = "PATH", num_args = 1.., help_heading = "Model and text")]
+    pub data: Option<Vec<Source>>,
+    /// Text to evaluate on, instead of documents held back from --data
+    #[arg(long, value_name = "FILE", help_heading = "Model and text")]
+    pub eval_data: Option<PathBuf>,
+    /// Field of a .jsonl row that holds the text
+    #[arg(long, value_name = "text=FIELD", help_heading = "Model and text")]
+    pub columns: Option<Columns>,
+    /// Folder for tokenised text
+    #[arg(long, value_name = "DIR", help_heading = "Model and text")]
+    pub cache: Option<PathBuf>,
+    /// Documents held back for evaluation: a number, a share such as 1%, or none
+    #[arg(long, value_name = "N|N%", help_heading = "Model and text")]
+    pub val: Option<Holdout>,
+    /// Leave out documents shorter than a row instead of packing several into one (they never see each other)
+    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Model and text")]
+    pub no_pack: Option<bool>,
+
+    /// Context to reach, in tokens: 131072, 128k, 1m
+    #[arg(long, value_name = "LEN", help_heading = "Method")]
+    pub target: Option<Length>,
+    /// Tokens per training row
+    #[arg(long, value_name = "LEN", help_heading = "Method")]
+    pub seq_len: Option<Length>,
+    /// Preset of --positions, --attention and --rope: pose, e2-llm or full-length
+    #[arg(long, value_name = "NAME", help_heading = "Method")]
+    pub method: Option<Preset>,
+    /// Where tokens pretend to be: natural, random, pose, e2-llm or uniform
+    #[arg(long, value_name = "NAME", help_heading = "Method")]
+    pub positions: Option<PositionMethod>,
+    /// Chunks per document, with --positions pose
+    #[arg(long, value_name = "N", help_heading = "Method")]
+    pub pose_chunks: Option<usize>,
+    /// Largest scale, with --positions e2-llm
+    #[arg(long, value_name = "N", help_heading = "Method")]
+    pub e2_max_scale: Option<usize>,
+    /// Who sees whom: full, or s2 for LongLoRA's shifted groups (training only)
+    #[arg(long, value_name = "NAME", help_heading = "Method")]
+    pub attention: Option<Attention>,
+    /// Tokens per group, with --attention s2
+    #[arg(long, value_name = "LEN", help_heading = "Method")]
+    pub s2_group: Option<Length>,
+    /// Rotation of the extended model: keep, linear, ntk, yarn, llama3 or theta:VALUE
+    #[arg(long, value_name = "KIND", help_heading = "Method")]
+    pub rope: Option<RopeKind>,
+
+    /// What moves: lora, lora+ (adds embeddings and norms) or full
+    #[arg(long, value_name = "MODE", help_heading = "Training")]
+    pub train: Option<TrainMode>,
+    /// Rank of the adapters
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub rank: Option<usize>,
+    /// LoRA's alpha
+    #[arg(long, value_name = "X", help_heading = "Training")]
+    pub alpha: Option<f32>,
+    /// Linear layers with adapters: all, or a list of q, k, v, o, gate, up, down
+    #[arg(long, value_name = "LIST", help_heading = "Training")]
+    pub lora_targets: Option<List<LoraTarget>>,
+    /// Scale adapters by alpha/sqrt(rank) instead of alpha/rank
+    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Training")]
+    pub rslora: Option<bool>,
+    /// Learning rate
+    #[arg(long, value_name = "X", help_heading = "Training")]
+    pub lr: Option<f64>,
+    /// Learning rate of embeddings and norms
+    #[arg(long, value_name = "X", help_heading = "Training")]
+    pub lr_embed: Option<f64>,
+    /// What follows the warm-up: constant, linear or cosine
+    #[arg(long, value_name = "NAME", help_heading = "Training")]
+    pub schedule: Option<Shape>,
+    /// Last learning rate as a share of --lr, with --schedule linear and cosine
+    #[arg(long, value_name = "X", help_heading = "Training")]
+    pub min_lr_ratio: Option<f64>,
+    /// Warm-up: steps, or a share such as 3%
+    #[arg(long, value_name = "N|N%", help_heading = "Training")]
+    pub warmup: Option<Warmup>,
+    /// Optimizer steps
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub steps: Option<u64>,
+    /// Rows computed at once
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub micro_batch: Option<usize>,
+    /// Micro-batches per step
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub accum: Option<usize>,
+    /// AdamW's decay of the two moments
+    #[arg(long, value_name = "B1,B2", help_heading = "Training")]
+    pub betas: Option<List<f64>>,
+    /// Decoupled weight decay; norms and biases are exempt
+    #[arg(long, value_name = "X", help_heading = "Training")]
+    pub weight_decay: Option<f64>,
+    /// Largest gradient norm
+    #[arg(long, value_name = "X", help_heading = "Training")]
+    pub clip: Option<f64>,
+    /// What backward computes again to save memory: nothing or layers
+    #[arg(long, value_name = "WHAT", help_heading = "Training")]
+    pub recompute: Option<Recompute>,
+    /// After a non-finite step: stop (after three in a row) or skip
+    #[arg(long, value_name = "NAME", help_heading = "Training")]
+    pub nan: Option<NanPolicy>,
+    /// Random seed
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub seed: Option<u64>,
+
+    /// GPUs to use: auto, 0 for the CPU, 1
+    #[arg(long, value_name = "N", help_heading = "Device")]
+    pub gpus: Option<Gpus>,
+    /// CPU threads
+    #[arg(long, value_name = "N", help_heading = "Device")]
+    pub threads: Option<usize>,
+
+    /// Lengths to evaluate at
+    #[arg(long, value_name = "LEN,…", help_heading = "Evaluation")]
+    pub eval_at: Option<List<Length>>,
+    /// What to measure: ppl, passkey or none
+    #[arg(long, value_name = "TASK,…", help_heading = "Evaluation")]
+    pub eval: Option<List<Task>>,
+    /// Prompts per length of the passkey task
+    #[arg(long, value_name = "N", help_heading = "Evaluation")]
+    pub passkey_samples: Option<usize>,
+    /// Evaluate every N steps, besides before and after
+    #[arg(long, value_name = "N", help_heading = "Evaluation")]
+    pub eval_every: Option<u64>,
+    /// Also train a control at natural positions, to tell the method's share of the gain
+    #[arg(long, num_args = 0, default_missing_value = "true", overrides_with = "no_control", help_heading = "Evaluation")]
+    pub control: Option<bool>,
+    /// Train no control
+    #[arg(long, num_args = 0, default_missing_value = "true", overrides_with = "control", help_heading = "Evaluation")]
+    pub no_control: Option<bool>,
+
+    /// Folder of the run
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub out: Option<PathBuf>,
+    /// Start anew in a folder that holds a run
+    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Output")]
+    pub overwrite: Option<bool>,
+    /// Continue: auto (an unfinished run with the same settings in --out), PATH, or never
+    #[arg(long, value_name = "PATH", help_heading = "Output")]
+    pub resume: Option<Resume>,
+    /// Write a checkpoint every N steps
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    pub save_every: Option<u64>,
+    /// Checkpoints kept
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    pub keep: Option<usize>,
+    /// What to write at the end: adapter, merged, both or none
+    #[arg(long, value_name = "WHAT", help_heading = "Output")]
+    pub export: Option<Export>,
+    /// Number format of written weights: f32, bf16 or f16
+    #[arg(long, value_name = "TYPE", help_heading = "Output")]
+    pub save_dtype: Option<Storage>,
+    /// Log every N steps
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    pub log_every: Option<u64>,
+    /// How progress is shown: auto, bar, plain or quiet
+    #[arg(long, value_name = "HOW", help_heading = "Output")]
+    pub progress: Option<Progress>,
+}

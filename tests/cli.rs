@@ -1,0 +1,137 @@
+//! The binary: help, usage errors, exit codes, and what it prints.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use ltrain::config::{defaults, file};
+
+fn ltrain(dir: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ltrain"));
+    command.args(args).current_dir(dir).env("NO_COLOR", "1").env("COLUMNS", "400").env_remove("CUDA_VISIBLE_DEVICES");
+    command.output().unwrap()
+}
+
+fn here(args: &[&str]) -> Output {
+    ltrain(tempfile::tempdir().unwrap().path(), args)
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn help_shows_every_option_with_its_default() {
+    let help = here(&["--help"]);
+    assert!(help.status.success());
+    let help: String = stdout(&help).split_whitespace().collect::<Vec<_>>().join(" ");
+    for key in file::keys() {
+        let flag = format!("--{}", key.replace('_', "-"));
+        let after = help.split(&format!("{flag} <")).nth(1);
+        match (after, defaults::shown(&key)) {
+            (Some(text), Some(default)) => {
+                let own = text.split(" --").next().unwrap();
+                // Some defaults name other flags, so the cut is only sure to come after the option's first words.
+                assert!(own.contains("[default: ") && text.contains(&format!("[default: {default}]")), "{flag}: {own}");
+            }
+            (None, None) => assert!(help.contains(&flag), "{flag} is a switch"),
+            (after, shown) => panic!("{flag}: takes a value {}, has a default {shown:?}", after.is_some()),
+        }
+    }
+    assert!(help.contains("Examples:") && help.contains("Exit codes:"));
+    assert!(stdout(&here(&["-h"])).contains("[default: 42]"));
+}
+
+#[test]
+fn an_unknown_option_names_the_one_that_was_meant() {
+    for (typed, meant) in [("--targt", "'--target'"), ("--learning-rate", "'--lr'"), ("--lora-r", "'--rank'")] {
+        let output = here(&[typed, "3"]);
+        assert_eq!(output.status.code(), Some(2), "{typed}");
+        assert!(stderr(&output).contains(meant), "{typed}: {}", stderr(&output));
+    }
+    assert_eq!(here(&["--target", "12x"]).status.code(), Some(2));
+    assert_eq!(here(&["--set", "target"]).status.code(), Some(2));
+    assert_eq!(here(&["evaluate"]).status.code(), Some(2));
+}
+
+#[test]
+fn an_explicit_gpu_never_falls_back_to_the_cpu() {
+    let output = here(&["--gpus", "1"]);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(5), "{text}");
+    assert!(text.starts_with("error[E501]: ") && text.contains("\n  help: "), "{text}");
+    let output = here(&["--gpus", "2"]);
+    assert_eq!(output.status.code(), Some(5));
+    assert!(stderr(&output).contains("this version trains on one device"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_dumped_configuration_checks_and_dumps_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = ltrain(dir.path(), &["config", "dump", "--target", "4k", "--train", "lora", "--set", "rank=8"]);
+    assert!(first.status.success(), "{}", stderr(&first));
+    std::fs::write(dir.path().join("run.toml"), &first.stdout).unwrap();
+    let check = ltrain(dir.path(), &["config", "check", "--config", "run.toml"]);
+    assert!(check.status.success() && check.stdout.is_empty() && check.stderr.is_empty(), "{}", stderr(&check));
+    let again = ltrain(dir.path(), &["config", "dump", "--config", "run.toml"]);
+    assert_eq!(stdout(&again), stdout(&first));
+    assert!(stdout(&first).contains("target = \"4k\"\n") && stdout(&first).contains("rank = 8\n"));
+}
+
+#[test]
+fn an_unknown_key_is_reported_with_its_line_and_a_suggestion() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("run.toml"), "seed = 1\nouput_dir = \"x\"\nwarmup_ratio = 0.1\n").unwrap();
+    let output = ltrain(dir.path(), &["--config", "run.toml"]);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(3));
+    for part in ["error[E307]", "ouput_dir: unknown key (run.toml:2)", "warmup_ratio: did you mean warmup?"] {
+        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+    }
+    assert_eq!(ltrain(dir.path(), &["--config", "absent.toml"]).status.code(), Some(3));
+}
+
+#[test]
+fn all_problems_come_in_one_message() {
+    let output = here(&["config", "check", "--steps", "0", "--lr", "-1", "--target", "100", "--keep", "0"]);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(3));
+    for part in ["4 settings cannot be used", "steps: expected", "lr: expected", "keep: expected", "--target 100 is not longer"] {
+        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn completions_are_there_for_the_common_shells() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = here(&["completions", shell]);
+        assert!(script.status.success() && stdout(&script).contains("seq-len"), "{shell}");
+    }
+}
+
+#[test]
+fn doctor_says_what_it_found() {
+    let table = stdout(&here(&["doctor"]));
+    for row in ["ltrain", "cpu", "memory", "disk", "device", "kernels", "models"] {
+        assert!(table.lines().any(|line| line.starts_with(row)), "{row} is missing in:\n{table}");
+    }
+    let json: serde_json::Value = serde_json::from_slice(&here(&["doctor", "--json"]).stdout).unwrap();
+    assert!(json["cpu"]["threads"].as_u64().unwrap() >= 1 && json["gpu_unused"].is_string());
+    assert!(stdout(&here(&["doctor", "--architectures"])).contains("Qwen3ForCausalLM"));
+}
+
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ltrain"))
+        .args(["completions", "zsh"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
+}

@@ -1,0 +1,300 @@
+//! Settings become a run: defaults, precedence, checks, and the way back to a file.
+
+use std::path::{Path, PathBuf};
+
+use ltrain::config::text::{List, ModelSource, Source};
+use ltrain::config::{ConfigError, ModelInfo, RunConfig, Settings, defaults, file};
+use ltrain::data::{Attend, Holdout, Packing};
+use ltrain::error::{Error, Explain, Shown};
+use ltrain::model::rope::RopeKind;
+use ltrain::model::{ModelConfig, Recompute, RopeScaling};
+use ltrain::optim::Shape;
+use ltrain::train::TrainMode;
+
+fn tiny() -> ModelInfo {
+    ModelInfo::read(&Settings::default()).unwrap()
+}
+
+/// A model of 8 B parameters and 8192 tokens that does not exist.
+fn large() -> ModelInfo {
+    let config = ModelConfig {
+        vocab: 128_256,
+        hidden: 4096,
+        ffn: 14_336,
+        layers: 32,
+        heads: 32,
+        kv_heads: 8,
+        head_dim: 128,
+        tied: false,
+        context: 8192,
+        ..tiny().config
+    };
+    ModelInfo::new("large", config)
+}
+
+fn settings(assignments: &[&str]) -> Settings {
+    let assignments: Vec<_> = assignments.iter().map(|a| (*a).to_string()).collect();
+    Settings::assigned(&assignments).unwrap()
+}
+
+/// Resolves with a fixed output folder, because the default one carries the time.
+fn resolve(model: &ModelInfo, assignments: &[&str]) -> Result<RunConfig, ConfigError> {
+    RunConfig::resolve(&settings(assignments).over(settings(&["out=/runs/x"])), model)
+}
+
+fn run(model: &ModelInfo, assignments: &[&str]) -> RunConfig {
+    resolve(model, assignments).unwrap_or_else(|e| panic!("{assignments:?}: {}", Shown(&e.into())))
+}
+
+fn shown(error: ConfigError) -> String {
+    Shown(&Error::from(error)).to_string()
+}
+
+/// The keys that the problems are about.
+fn problem_keys(result: Result<RunConfig, ConfigError>) -> Vec<String> {
+    match result {
+        Err(ConfigError::Problems(problems)) => {
+            problems.into_iter().map(|p| p.key.unwrap_or_else(|| p.what.split(':').next().unwrap().to_owned())).collect()
+        }
+        other => panic!("expected problems, got {other:?}"),
+    }
+}
+
+#[test]
+fn the_builtin_model_needs_no_settings() {
+    let config = run(&tiny(), &[]);
+    assert_eq!(config.model.source, ModelSource::Builtin);
+    assert_eq!((config.positions.context, config.positions.target, config.data.seq_len), (256, 2048, 256));
+    assert_eq!((config.positions.method, config.positions.rope), ("pose", RopeKind::Yarn));
+    assert_eq!((config.train.mode, config.train.lora.is_none(), config.train.recompute), (TrainMode::Full, true, Recompute::Nothing));
+    assert_eq!((config.train.steps, config.tokens_per_step()), (defaults::BUILTIN_STEPS, 4096));
+    assert_eq!((config.optim.lr, config.optim.shape), (defaults::LR_BUILTIN, Shape::Cosine));
+    assert_eq!(config.eval.at, [256, 512, 1024, 2048]);
+    assert!(config.eval.control);
+    assert_eq!(config.positions.plan().unwrap().name(), "pose");
+    assert_eq!(config.positions.training_rope(), &config.positions.target_rope);
+}
+
+#[test]
+fn a_large_model_gets_adapters_and_needs_text() {
+    let config = run(&large(), &["model=/m", "data=/text"]);
+    assert_eq!((config.positions.target, config.data.seq_len), (4 * 8192, 8192));
+    let lora = config.train.lora.as_ref().unwrap();
+    assert_eq!((config.train.mode, lora.rank, lora.alpha, lora.targets.len()), (TrainMode::Lora, 16, 32.0, 7));
+    assert_eq!((config.optim.lr, config.tokens_per_step(), config.train.recompute), (1e-4, 65_536, Recompute::Layers));
+    assert!(!config.eval.control);
+    assert_eq!(problem_keys(resolve(&large(), &["model=/m"])), ["data"]);
+
+    let full = run(&large(), &["model=/m", "data=/text", "train=full"]);
+    assert_eq!((full.optim.lr, full.optim.lr_embed), (2e-5, 2e-5));
+    let plus = run(&large(), &["model=/m", "data=/text", "train=lora+"]);
+    assert!((plus.optim.lr_embed - 0.1 * plus.optim.lr).abs() < 1e-12);
+}
+
+/// Settings that reach every branch of the resolution.
+const VARIANTS: &[&[&str]] = &[
+    &[],
+    &["train=lora", "rank=4", "rslora=true", "lora_targets=q,v", "alpha=0.1"],
+    &["train=lora+", "lr_embed=3e-6", "warmup=3%"],
+    &["positions=uniform", "rope=theta:80000", "schedule=linear", "min_lr_ratio=0"],
+    &["method=e2-llm", "e2_max_scale=5", "eval=none"],
+    &["method=full-length", "micro_batch=1", "clip=inf", "betas=0.8,0.99"],
+    &["attention=s2", "s2_group=100", "eval=ppl", "eval_at=300,1k", "eval_every=10"],
+    &["positions=natural", "rope=keep", "target=256", "control=true"],
+    &["data=[\"/a b\", \"/c\"]", "eval_data=/d", "columns=text=body", "cache=/e", "no_pack=true"],
+    &["val=64", "threads=3", "gpus=1", "resume=/runs/y", "overwrite=true", "save_dtype=bf16", "log_every=7", "nan=skip"],
+    &["init=/m/config.json", "tokenizer=/t", "data=/a"],
+    &["model=/m", "data=/a", "val=none", "export=none", "progress=quiet", "recompute=layers"],
+];
+
+#[test]
+fn a_configuration_written_and_read_back_is_the_same() {
+    for assignments in VARIANTS {
+        let first = run(&tiny(), assignments);
+        let text = first.to_toml();
+        let again = Settings::parse(&text, Path::new("/elsewhere/ltrain.toml")).unwrap();
+        assert_eq!(RunConfig::resolve(&again, &tiny()).unwrap(), first, "{assignments:?}\n{text}");
+        // Other defaults must not show through: the file says everything that was decided.
+        assert_eq!(RunConfig::resolve(&again, &tiny()).unwrap().to_toml(), text);
+    }
+}
+
+#[test]
+fn the_default_that_the_help_shows_is_the_default() {
+    let with = |key: &str| match key {
+        "rank" | "lora_targets" => "train=lora",
+        _ => "seed=42",
+    };
+    let plain = [
+        "model", "data", "columns", "val", "attention", "pose_chunks", "rank", "lora_targets", "min_lr_ratio", "betas", "weight_decay",
+        "clip", "nan", "seed", "gpus", "eval", "passkey_samples", "resume", "save_every", "keep", "progress",
+    ];
+    for key in plain {
+        let default = defaults::shown(key).unwrap();
+        let default = default.split(" for ").next().unwrap();
+        let given = run(&tiny(), &[with(key), &format!("{key}={default}")]);
+        assert_eq!(given, run(&tiny(), &[with(key)]), "{key}={default}");
+        assert_ne!(file::suggest(key).as_deref(), None);
+    }
+}
+
+#[test]
+fn flags_win_over_assignments_and_those_over_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.toml");
+    std::fs::write(&path, "rank = 1\nsteps = 1\nseed = 1\ncontrol = true\ndata = [\"books\"]\ntarget = 4096\n").unwrap();
+    let set = ["steps=2".to_owned(), "seed=2".to_owned(), "seq-len=1k".to_owned(), "seed=3".to_owned()];
+    let flags = Settings { seed: Some(4), no_control: Some(true), ..Settings::default() };
+    let merged = Settings::gather(flags, &set, Some(&path)).unwrap();
+    assert_eq!((merged.rank, merged.steps, merged.seed), (Some(1), Some(2), Some(4)));
+    assert_eq!((merged.control, merged.no_control), (None, Some(true)));
+    assert_eq!((merged.target.unwrap().0, merged.seq_len.unwrap().0), (4096, 1024));
+    assert_eq!(merged.data, Some(vec![Source::Path(dir.path().join("books"))]), "paths start at the file's folder");
+}
+
+#[test]
+fn lengths_and_lists_may_be_numbers_strings_or_arrays() {
+    let parse = |text: &str| Settings::parse(text, Path::new("x.toml")).unwrap();
+    for text in ["eval_at = [256, \"1k\"]", "eval_at = \"256,1k\"", "eval_at = [\"256\", 1024]"] {
+        assert_eq!(parse(text).eval_at.unwrap().0.iter().map(|l| l.0).collect::<Vec<_>>(), [256, 1024], "{text}");
+    }
+    assert_eq!(parse("eval = []").eval, Some(List(vec![])));
+    assert_eq!(parse("lr = 1").lr, Some(1.0));
+    assert_eq!(parse("gpus = 1\nwarmup = 5\nval = 9").val, Some(Holdout::Docs(9)));
+}
+
+#[test]
+fn a_bad_file_is_reported_whole_with_lines_and_suggestions() {
+    let text = "stpes = 3\n\nlearning_rate = 1e-4\nlr = \"fast\"\nrank = 8\nzzz = 1\ntarget = \"128q\"\n";
+    let Err(error) = Settings::parse(text, Path::new("run.toml")) else { panic!("accepted") };
+    assert_eq!(error.explain().exit_code(), 3);
+    let text = shown(error);
+    for part in [
+        "error[E307]: 5 settings cannot be used",
+        "stpes: unknown key (run.toml:1)",
+        "stpes: did you mean steps?",
+        "learning_rate: unknown key (run.toml:3)",
+        "learning_rate: did you mean lr?",
+        "lr: expected a number, got string \"fast\" (run.toml:4)",
+        "zzz: unknown key (run.toml:6)",
+        "target: expected a length such as 4096, 8k, 128k or 1m, got \"128q\" (run.toml:7)",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+    }
+
+    let Err(error) = Settings::parse("rank = 8\nlr = = 2\n", Path::new("run.toml")) else { panic!("accepted") };
+    assert!(shown(error).contains("run.toml:2"));
+}
+
+#[test]
+fn a_target_within_the_context_is_refused_in_so_many_words() {
+    let text = shown(resolve(&large(), &["model=./m", "data=/text", "target=4k"]).unwrap_err());
+    let expected = "error[E303]: --target 4k is not longer than this model's context (8192 tokens)\n  \
+                    from: ./m/config.json (max_position_embeddings 8192; rope theta 10000)\n  \
+                    help: choose a larger --target (for example 16k), or fine-tune without extension: --rope keep --target 8k";
+    assert_eq!(text, expected);
+    // The way out that the message names.
+    let config = run(&large(), &["model=./m", "data=/text", "target=8k", "rope=keep"]);
+    assert_eq!((config.positions.method, config.positions.target_rope), ("natural", large().config.rope));
+    // Positions that reach beyond the row make no sense within the context.
+    assert!(resolve(&large(), &["model=./m", "data=/text", "target=8k", "rope=keep", "positions=pose"]).is_err());
+}
+
+#[test]
+fn pre_training_stays_within_the_context() {
+    let config = run(&tiny(), &["init=/m/config.json", "tokenizer=/t", "data=/a"]);
+    assert_eq!((config.positions.target, config.positions.method, config.positions.rope), (256, "natural", RopeKind::Keep));
+    assert_eq!((config.train.mode, config.eval.control), (TrainMode::Full, false));
+    let keys = problem_keys(resolve(&tiny(), &["init=/m/config.json", "model=/m", "data=/a", "train=lora"]));
+    assert_eq!(keys, ["init", "tokenizer", "train"]);
+}
+
+#[test]
+fn all_problems_are_found_at_once() {
+    let assignments = [
+        "seq_len=4k", "pose_chunks=0", "s2_group=8", "rank=4", "steps=0", "micro_batch=0", "accum=0", "lr=-1", "betas=0.9", "warmup=50",
+        "weight_decay=-1", "clip=0", "min_lr_ratio=2", "passkey_samples=0", "save_every=0", "keep=0", "export=adapter", "threads=0",
+        "eval_every=0", "log_every=0",
+    ];
+    let keys = problem_keys(resolve(&tiny(), &assignments));
+    for key in assignments.map(|a| a.split('=').next().unwrap()) {
+        // With rows that are too long, the method's own numbers are not looked at.
+        assert!(key == "pose_chunks" || keys.iter().any(|k| k == key), "{key} is missing in {keys:?}");
+    }
+    assert_eq!(problem_keys(resolve(&tiny(), &["pose_chunks=300"])), ["--pose-chunks"]);
+    let both = resolve(&tiny(), &["target=128", "steps=0"]);
+    assert!(shown(both.unwrap_err()).contains("not longer than this model's context"));
+}
+
+#[test]
+fn a_setting_without_effect_is_refused() {
+    let pairs: &[(&[&str], &str)] = &[
+        (&["positions=natural", "pose_chunks=2"], "pose_chunks"),
+        (&["e2_max_scale=2"], "e2_max_scale"),
+        (&["s2_group=64"], "s2_group"),
+        (&["train=full", "alpha=1"], "alpha"),
+        (&["train=lora", "lr_embed=1e-4"], "lr_embed"),
+        (&["schedule=constant", "min_lr_ratio=0.2"], "min_lr_ratio"),
+        (&["eval=ppl", "passkey_samples=3"], "passkey_samples"),
+        (&["eval=none", "eval_every=3"], "eval_every"),
+        (&["eval_data=/x", "val=3"], "val"),
+        (&["control=true", "no_control=true"], "control"),
+        (&["method=e2-llm", "rope=yarn"], "rope"),
+    ];
+    for (assignments, key) in pairs {
+        assert_eq!(problem_keys(resolve(&tiny(), assignments)), [*key], "{assignments:?}");
+    }
+}
+
+#[test]
+fn presets_set_axes_and_axes_win() {
+    let full = run(&tiny(), &["method=full-length"]);
+    assert_eq!((full.positions.method, full.data.seq_len, full.train.micro_batch), ("natural", 2048, 2));
+    let e2 = run(&tiny(), &["method=e2-llm"]);
+    assert_eq!((e2.positions.method, e2.positions.args.max_scale), ("e2-llm", Some(8)));
+    assert_eq!(e2.positions.training_rope(), &tiny().config.rope);
+    assert_eq!(e2.positions.target_rope.scaling, RopeScaling::Linear { factor: 8.0 });
+    let mixed = run(&tiny(), &["method=pose", "positions=random", "rope=linear"]);
+    assert_eq!((mixed.positions.method, mixed.positions.rope), ("random", RopeKind::Linear));
+    let s2 = run(&tiny(), &["attention=s2", "no_pack=true"]);
+    assert_eq!((s2.positions.attend, s2.data.packing), (Attend::Shifted { group: 64 }, Packing::Off));
+}
+
+#[test]
+fn a_rotation_that_would_discard_the_models_own_is_refused() {
+    let mut model = large();
+    model.config.rope.scaling = RopeScaling::llama3(8.0, 1024);
+    assert_eq!(run(&model, &["model=/m", "data=/a"]).positions.rope, RopeKind::Llama3);
+    let text = shown(resolve(&model, &["model=/m", "data=/a", "rope=ntk"]).unwrap_err());
+    assert!(text.contains("--rope ntk") && text.contains("help: use --rope llama3"), "{text}");
+}
+
+#[test]
+fn the_fingerprint_knows_what_a_continued_run_may_change() {
+    let base = run(&tiny(), &[]).fingerprint("9f3c");
+    let free = ["steps=9999", "save_every=3", "keep=9", "log_every=2", "eval_every=5", "gpus=0", "threads=1", "out=/other", "progress=plain"];
+    for assignment in free {
+        assert_eq!(run(&tiny(), &[assignment]).fingerprint("9f3c"), base, "{assignment}");
+    }
+    for assignment in ["target=4k", "seed=1", "lr=2e-3", "positions=random", "train=lora", "warmup=3", "no_pack=true"] {
+        assert_ne!(run(&tiny(), &[assignment]).fingerprint("9f3c"), base, "{assignment}");
+    }
+    assert_ne!(run(&tiny(), &[]).fingerprint("51ab"), base);
+    assert!(base.contains(&("target".into(), "2k".into())) && base.contains(&("data (hash)".into(), "9f3c".into())));
+}
+
+#[test]
+fn models_are_known_by_their_config_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("Some-Model");
+    std::fs::create_dir(&folder).unwrap();
+    let missing = ModelInfo::read(&Settings { model: Some(ModelSource::Folder(folder.clone())), ..Settings::default() });
+    assert!(missing.is_err());
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny/config.json"), folder.join("config.json")).unwrap();
+    let by_folder = ModelInfo::read(&Settings { model: Some(ModelSource::Folder(folder.clone())), ..Settings::default() }).unwrap();
+    let by_init = ModelInfo::read(&Settings { init: Some(folder.join("config.json")), ..Settings::default() }).unwrap();
+    assert_eq!((by_folder.name.as_str(), &by_folder.config), ("Some-Model", &tiny().config));
+    assert_eq!(by_init, by_folder);
+    let absent = Settings { init: Some(PathBuf::from("/no/such.json")), ..Settings::default() };
+    assert_eq!(ModelInfo::read(&absent).unwrap_err().explain().code, "E305");
+}
