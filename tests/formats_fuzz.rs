@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use ltrain::error::Shown;
-use ltrain::io::expected_tensors;
+use ltrain::model::llama::expected_tensors;
 use ltrain::io::hf_config::{check_roundtrip, extended_config, parse_config};
 use ltrain::io::safetensors::SafetensorsFile;
 use ltrain::rng::{Rng, Stream};

@@ -54,7 +54,7 @@ impl ModelInfo {
     }
 
     fn parse(name: String, path: &Path, text: &str) -> Result<Self> {
-        let raw = serde_json::from_str(text).map_err(|source| ModelError::Json { path: path.to_path_buf(), source })?;
+        let raw = serde_json::from_str(text).map_err(|cause| ModelError::Json { path: path.to_path_buf(), cause })?;
         Ok(Self::new(name, hf_config::parse_config(path, &raw)?))
     }
 }
