@@ -81,6 +81,8 @@ domains! {
     Train(crate::train::TrainError),
     /// A checkpoint that cannot be written, read or continued.
     Checkpoint(crate::checkpoint::CheckpointError),
+    /// A model that cannot be measured or asked.
+    Eval(crate::eval::EvalError),
 }
 
 /// The library's result.

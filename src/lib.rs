@@ -11,6 +11,7 @@ pub mod data;
 pub mod doctor;
 pub mod error;
 pub mod eval;
+pub mod generate;
 pub mod io;
 pub mod model;
 pub mod ops;
