@@ -86,14 +86,8 @@ impl Report {
         let or_unknown = |value: Option<String>| value.unwrap_or_else(|| "unknown".into());
         let mut rows = vec![
             ("ltrain", format!("{} ({})", self.version, self.platform)),
-            (
-                "cpu",
-                format!("{}, {}, {} threads", or_unknown(self.cpu.model.clone()), self.cpu.simd, self.cpu.threads),
-            ),
-            (
-                "memory",
-                or_unknown(self.memory.map(|m| format!("{} free of {}", format_bytes(m.free), format_bytes(m.total)))),
-            ),
+            ("cpu", format!("{}, {}, {} threads", or_unknown(self.cpu.model.clone()), self.cpu.simd, self.cpu.threads)),
+            ("memory", or_unknown(self.memory.map(|m| format!("{} free of {}", format_bytes(m.free), format_bytes(m.total))))),
             ("disk", or_unknown(self.disk_free.map(|free| format!("{} free here", format_bytes(free))))),
         ];
         if let Some(driver) = &self.driver {

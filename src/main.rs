@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use ltrain::cli::{self, Cli, Command, ConfigCommand};
 use ltrain::backend::gpu;
+use ltrain::cli::{self, Cli, Command, ConfigCommand};
 use ltrain::config::{ModelInfo, RunConfig, Settings};
 use ltrain::error::{Explain, IoError, Shown};
 use ltrain::{doctor, run};

@@ -66,7 +66,10 @@ fn the_builtin_model_needs_no_settings() {
     assert_eq!(config.model.source, ModelSource::Builtin);
     assert_eq!((config.positions.context, config.positions.target, config.data.seq_len), (256, 2048, 256));
     assert_eq!((config.positions.method, config.positions.rope), ("pose", RopeKind::Yarn));
-    assert_eq!((config.train.mode, config.train.lora.is_none(), config.train.recompute), (TrainMode::Full, true, Recompute::Nothing));
+    assert_eq!(
+        (config.train.mode, config.train.lora.is_none(), config.train.recompute),
+        (TrainMode::Full, true, Recompute::Nothing)
+    );
     assert_eq!((config.train.steps, config.tokens_per_step()), (defaults::BUILTIN_STEPS, 4096));
     assert_eq!((config.optim.lr, config.optim.shape), (defaults::LR_BUILTIN, Shape::Cosine));
     assert_eq!(config.eval.at, [256, 512, 1024, 2048]);
@@ -126,8 +129,27 @@ fn the_default_that_the_help_shows_is_the_default() {
         _ => "seed=42",
     };
     let plain = [
-        "model", "data", "columns", "val", "attention", "pose_chunks", "rank", "lora_targets", "min_lr_ratio", "betas", "weight_decay",
-        "clip", "nan", "seed", "gpus", "eval", "passkey_samples", "resume", "save_every", "keep", "progress",
+        "model",
+        "data",
+        "columns",
+        "val",
+        "attention",
+        "pose_chunks",
+        "rank",
+        "lora_targets",
+        "min_lr_ratio",
+        "betas",
+        "weight_decay",
+        "clip",
+        "nan",
+        "seed",
+        "gpus",
+        "eval",
+        "passkey_samples",
+        "resume",
+        "save_every",
+        "keep",
+        "progress",
     ];
     for key in plain {
         let default = defaults::shown(key).unwrap();
@@ -212,9 +234,26 @@ fn pre_training_stays_within_the_context() {
 #[test]
 fn all_problems_are_found_at_once() {
     let assignments = [
-        "seq_len=4k", "pose_chunks=0", "s2_group=8", "rank=4", "steps=0", "micro_batch=0", "accum=0", "lr=-1", "betas=0.9", "warmup=50",
-        "weight_decay=-1", "clip=0", "min_lr_ratio=2", "passkey_samples=0", "save_every=0", "keep=0", "export=adapter", "threads=0",
-        "eval_every=0", "log_every=0",
+        "seq_len=4k",
+        "pose_chunks=0",
+        "s2_group=8",
+        "rank=4",
+        "steps=0",
+        "micro_batch=0",
+        "accum=0",
+        "lr=-1",
+        "betas=0.9",
+        "warmup=50",
+        "weight_decay=-1",
+        "clip=0",
+        "min_lr_ratio=2",
+        "passkey_samples=0",
+        "save_every=0",
+        "keep=0",
+        "export=adapter",
+        "threads=0",
+        "eval_every=0",
+        "log_every=0",
     ];
     let keys = problem_keys(resolve(&tiny(), &assignments));
     for key in assignments.map(|a| a.split('=').next().unwrap()) {
@@ -272,7 +311,17 @@ fn a_rotation_that_would_discard_the_models_own_is_refused() {
 #[test]
 fn the_fingerprint_knows_what_a_continued_run_may_change() {
     let base = run(&tiny(), &[]).fingerprint("9f3c");
-    let free = ["steps=9999", "save_every=3", "keep=9", "log_every=2", "eval_every=5", "gpus=0", "threads=1", "out=/other", "progress=plain"];
+    let free = [
+        "steps=9999",
+        "save_every=3",
+        "keep=9",
+        "log_every=2",
+        "eval_every=5",
+        "gpus=0",
+        "threads=1",
+        "out=/other",
+        "progress=plain",
+    ];
     for assignment in free {
         assert_eq!(run(&tiny(), &[assignment]).fingerprint("9f3c"), base, "{assignment}");
     }
@@ -291,7 +340,8 @@ fn models_are_known_by_their_config_alone() {
     let missing = ModelInfo::read(&Settings { model: Some(ModelSource::Folder(folder.clone())), ..Settings::default() });
     assert!(missing.is_err());
     std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny/config.json"), folder.join("config.json")).unwrap();
-    let by_folder = ModelInfo::read(&Settings { model: Some(ModelSource::Folder(folder.clone())), ..Settings::default() }).unwrap();
+    let by_folder =
+        ModelInfo::read(&Settings { model: Some(ModelSource::Folder(folder.clone())), ..Settings::default() }).unwrap();
     let by_init = ModelInfo::read(&Settings { init: Some(folder.join("config.json")), ..Settings::default() }).unwrap();
     assert_eq!((by_folder.name.as_str(), &by_folder.config), ("Some-Model", &tiny().config));
     assert_eq!(by_init, by_folder);

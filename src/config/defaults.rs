@@ -111,11 +111,9 @@ pub fn shown(option: &str) -> Option<String> {
         "warmup" => format!("{WARMUP}, at most a {WARMUP_PART}th of the steps"),
         "steps" => format!("{STEPS}; {MODEL} {BUILTIN_STEPS}"),
         "micro_batch" => format!("1; {small}: {} tokens", format_count(MICRO_TOKENS[1] as u64)),
-        "accum" => format!(
-            "{} tokens per step; {small}: {}",
-            format_count(STEP_TOKENS[0] as u64),
-            format_count(STEP_TOKENS[1] as u64)
-        ),
+        "accum" => {
+            format!("{} tokens per step; {small}: {}", format_count(STEP_TOKENS[0] as u64), format_count(STEP_TOKENS[1] as u64))
+        }
         "betas" => format!("{},{}", adamw.beta1, adamw.beta2),
         "weight_decay" => adamw.weight_decay.to_string(),
         "clip" => adamw.max_grad_norm.to_string(),

@@ -137,15 +137,13 @@ impl Settings {
 
     /// These settings, and `base`'s where these say nothing.
     pub fn over(self, base: Self) -> Self {
-        let mut merged = base.to_table();
-        for (key, value) in self.to_table() {
-            for (one, other) in [("control", "no_control"), ("no_control", "control")] {
-                if key == one {
-                    merged.remove(other);
-                }
+        let (flags, mut merged) = (self.to_table(), base.to_table());
+        for (one, other) in [("control", "no_control"), ("no_control", "control")] {
+            if flags.contains_key(one) {
+                merged.remove(other);
             }
-            merged.insert(key, value);
         }
+        merged.extend(flags);
         merged.try_into().expect("settings: what was written reads back")
     }
 

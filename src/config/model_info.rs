@@ -39,7 +39,11 @@ impl ModelInfo {
             let text = std::fs::read_to_string(file).context("read", file)?;
             // A file called config.json is named by its folder.
             let stem = file.file_stem().filter(|_| !file.ends_with(CONFIG));
-            return Self::parse(stem.map_or_else(|| folder_name(file.parent()), |s| s.to_string_lossy().into_owned()), file, &text);
+            return Self::parse(
+                stem.map_or_else(|| folder_name(file.parent()), |s| s.to_string_lossy().into_owned()),
+                file,
+                &text,
+            );
         }
         match settings.model.clone().unwrap_or_default() {
             ModelSource::Builtin => Self::parse("tiny".into(), Path::new("builtin:tiny/config.json"), BUILTIN),

@@ -78,10 +78,18 @@ impl Resolver<'_> {
         let s = self.settings;
         if s.init.is_some() {
             if s.model.is_some() {
-                self.problem("init", "expected either init or model, got both", "random weights have no base model: leave out model");
+                self.problem(
+                    "init",
+                    "expected either init or model, got both",
+                    "random weights have no base model: leave out model",
+                );
             }
             if s.tokenizer.is_none() {
-                self.problem("tokenizer", "expected a folder, got nothing", "a config.json brings no tokenizer: add --tokenizer DIR");
+                self.problem(
+                    "tokenizer",
+                    "expected a folder, got nothing",
+                    "a config.json brings no tokenizer: add --tokenizer DIR",
+                );
             }
         }
         ModelSettings {
@@ -135,7 +143,11 @@ impl Resolver<'_> {
         self.only_with(s.pose_chunks.is_some() && method != POSE, "pose_chunks", "--positions pose");
         self.only_with(s.e2_max_scale.is_some() && method != E2_LLM, "e2_max_scale", "--positions e2-llm");
         if method == E2_LLM && rope != RopeKind::Linear {
-            self.problem("rope", format!("expected linear with --positions e2-llm, got {rope}"), "E2-LLM trains linear scales: leave out rope");
+            self.problem(
+                "rope",
+                format!("expected linear with --positions e2-llm, got {rope}"),
+                "E2-LLM trains linear scales: leave out rope",
+            );
         }
         let max_scale = (method == E2_LLM).then(|| s.e2_max_scale.unwrap_or(target.div_ceil(context.max(1))));
         let args = MethodArgs { target, context, seq_len, chunks: s.pose_chunks.unwrap_or(defaults::POSE_CHUNKS), max_scale };
@@ -175,7 +187,11 @@ impl Resolver<'_> {
         let builtin_text = || vec![defaults::BUILTIN_DATA.parse().expect("defaults: the built-in text is a stage")];
         let train: Vec<Source> = s.data.clone().unwrap_or_else(|| if self.builtin() { builtin_text() } else { Vec::new() });
         if train.is_empty() {
-            self.problem("data", "expected text to train on, got nothing", "add --data PATH: a file or folder of .txt, .md or .jsonl");
+            self.problem(
+                "data",
+                "expected text to train on, got nothing",
+                "add --data PATH: a file or folder of .txt, .md or .jsonl",
+            );
         }
         if train.iter().any(|source| matches!(source, Source::Synthetic(_))) && !self.builtin() && s.tokenizer.is_none() {
             let what = format!("synthetic text is made of the words of {}", defaults::MODEL);
@@ -289,7 +305,12 @@ impl Resolver<'_> {
             self.need(x.is_finite() && x >= 0.0, "lr_embed", "a number from 0", x);
         }
         self.need((0.0..=1.0).contains(&min_lr_ratio), "min_lr_ratio", "a share from 0 to 1", min_lr_ratio);
-        self.need(warmup.steps(train.steps) <= train.steps, "warmup", &format!("at most the {} steps of the run", train.steps), warmup);
+        self.need(
+            warmup.steps(train.steps) <= train.steps,
+            "warmup",
+            &format!("at most the {} steps of the run", train.steps),
+            warmup,
+        );
         for beta in [beta1, beta2] {
             self.need((0.0..1.0).contains(&beta), "betas", "numbers from 0 to below 1", beta);
         }

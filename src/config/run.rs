@@ -188,8 +188,26 @@ pub struct OutputSettings {
 
 /// Keys that may change when a run is continued.
 const FREE: &[&str] = &[
-    "cache", "data", "eval", "eval_at", "eval_data", "eval_every", "export", "gpus", "keep", "log_every", "out", "overwrite",
-    "passkey_samples", "progress", "recompute", "resume", "save_dtype", "save_every", "steps", "threads",
+    "cache",
+    "data",
+    "eval",
+    "eval_at",
+    "eval_data",
+    "eval_every",
+    "export",
+    "gpus",
+    "keep",
+    "log_every",
+    "out",
+    "overwrite",
+    "passkey_samples",
+    "progress",
+    "recompute",
+    "resume",
+    "save_dtype",
+    "save_every",
+    "steps",
+    "threads",
 ];
 
 impl RunConfig {

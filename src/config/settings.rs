@@ -14,7 +14,7 @@ use crate::optim::Shape;
 use crate::train::TrainMode;
 
 use super::choices::{Attention, Export, NanPolicy, Preset, Progress, Task};
-use super::text::{Length, List, ModelSource, PositionMethod, Resume, Source, Warmup};
+use super::text::{self, Length, List, ModelSource, PositionMethod, Resume, Source, Warmup};
 
 /// Everything that can be set; what is absent gets its default in [`RunConfig::resolve`](super::RunConfig::resolve).
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
@@ -31,6 +31,7 @@ pub struct Settings {
     pub tokenizer: Option<PathBuf>,
     /// Text to train on: files and folders (.txt, .md, .jsonl), or synthetic:STAGE
     #[arg(long, value_name = "PATH", num_args = 1.., help_heading = "Model and text")]
+    #[serde(deserialize_with = "text::one_or_many")]
     pub data: Option<Vec<Source>>,
     /// Text to evaluate on, instead of documents held back from --data
     #[arg(long, value_name = "FILE", help_heading = "Model and text")]
