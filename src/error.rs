@@ -75,6 +75,8 @@ domains! {
     Config(crate::config::ConfigError),
     /// Text that cannot be used.
     Data(crate::data::DataError),
+    /// Synthetic text that was not asked for properly.
+    Synthetic(crate::data::synthetic::SyntheticError),
     /// A device that was asked for and is not there.
     Device(crate::backend::DeviceError),
     /// A training run that cannot go on.

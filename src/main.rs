@@ -7,7 +7,11 @@ use ltrain::backend::gpu;
 use ltrain::cli::{self, Cli, Command, ConfigCommand};
 use ltrain::config::{ModelInfo, RunConfig, Settings};
 use ltrain::error::{Explain, IoError, Shown};
-use ltrain::{doctor, run};
+use ltrain::run::{self, Ending, print};
+use ltrain::doctor;
+
+/// EX_TEMPFAIL: the same command again continues.
+const STOPPED: u8 = 75;
 
 fn main() -> ExitCode {
     let done = match cli::parse() {
@@ -15,7 +19,8 @@ fn main() -> ExitCode {
         Cli { command: Some(command), .. } => dispatch(command),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ending::Finished) => ExitCode::SUCCESS,
+        Ok(Ending::Stopped) => ExitCode::from(STOPPED),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody is left to tell when stderr is closed too.
@@ -25,26 +30,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command) -> ltrain::Result<()> {
+fn dispatch(command: Command) -> ltrain::Result<Ending> {
     match command {
         Command::Eval(args) => run::eval(&args),
         Command::Generate(args) => run::generate(&args),
         Command::Merge(args) => run::merge(&args),
-        Command::Doctor(args) => print(&doctor::page(&args)),
-        Command::Config(ConfigCommand::Dump(args)) => print(&dump(&args.gather()?)?),
-        Command::Config(ConfigCommand::Check(args)) => resolved(&args.gather()?).map(drop),
+        Command::Doctor(args) => print(&doctor::page(&args)).map(finished),
+        Command::Config(ConfigCommand::Dump(args)) => print(&dump(&args.gather()?)?).map(finished),
+        Command::Config(ConfigCommand::Check(args)) => resolved(&args.gather()?).map(drop).map(finished),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut cli::command(), "ltrain", &mut script);
-            print(&String::from_utf8_lossy(&script))
+            print(&String::from_utf8_lossy(&script)).map(finished)
         }
     }
 }
 
 /// Looks for the device first: nothing is read in vain when it is missing.
-fn train_on(config: &RunConfig) -> ltrain::Result<()> {
+fn train_on(config: &RunConfig) -> ltrain::Result<Ending> {
     let place = gpu::select(config.train.gpus)?;
-    run::train(config, &place)
+    let command: Vec<_> = std::env::args().collect();
+    run::train(config, &place, &command.join(" "))
 }
 
 fn resolved(settings: &Settings) -> ltrain::Result<RunConfig> {
@@ -57,11 +63,8 @@ fn dump(settings: &Settings) -> ltrain::Result<String> {
     Ok(Settings { out: settings.out.clone(), ..effective }.to_toml())
 }
 
-/// Writes to stdout without the panic of `print!` when the reader is gone.
-fn print(text: &str) -> ltrain::Result<()> {
-    let mut out = std::io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.map_err(|source| IoError { action: "write", path: "standard output".into(), source }.into())
+fn finished((): ()) -> Ending {
+    Ending::Finished
 }
 
 fn is_broken_pipe(error: &ltrain::Error) -> bool {

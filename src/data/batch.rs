@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use crate::data::attend::Attend;
 use crate::data::rows::{RowSet, Slot};
+use crate::data::synthetic::Stage;
+use crate::error::Result;
 use crate::ops::attention::Segments;
 use crate::ops::cross_entropy::{IGNORE, Targets};
 use crate::positions::PositionPlan;
@@ -52,6 +54,8 @@ impl Batch {
 struct Draft {
     ids: Vec<u32>,
     targets: Vec<u32>,
+    /// Loss weight of each target; empty when all weigh the same.
+    weights: Vec<f32>,
     positions: Vec<u32>,
     rope_scale: Vec<f32>,
     doc_starts: Vec<Vec<usize>>,
@@ -76,12 +80,28 @@ impl Draft {
         self.doc_starts.last_mut().expect("draft: a row was begun").push(start - self.row_start);
     }
 
+    /// [`Draft::piece`] whose tokens have loss weights of their own; a weight of 0 is no target at all.
+    fn weighted_piece(&mut self, tokens: &[(u32, f32)], positions: impl IntoIterator<Item = u32>) {
+        let start = self.ids.len();
+        self.piece(tokens.iter().map(|t| t.0), positions);
+        let ahead = tokens.iter().skip(1).map(|t| t.1).chain([0.0]);
+        for (weight, target) in ahead.zip(&mut self.targets[start..]) {
+            self.weights.push(weight);
+            if weight == 0.0 {
+                *target = IGNORE;
+            }
+        }
+    }
+
     fn finish(self, seq_len: usize, attention: &Attend) -> Batch {
         let shape = [self.rope_scale.len(), seq_len];
         let segments = attention.segments(&self.doc_starts, seq_len);
         Batch {
             ids: Tensor::u32(self.ids, shape),
-            targets: Targets { ids: Tensor::u32(self.targets, shape), weights: None },
+            targets: Targets {
+                ids: Tensor::u32(self.targets, shape),
+                weights: (!self.weights.is_empty()).then(|| Tensor::f32(self.weights, shape)),
+            },
             positions: Tensor::u32(self.positions, shape),
             rope_scale: self.rope_scale,
             segments: Arc::new(segments),
@@ -132,5 +152,40 @@ impl BatchBuilder {
         let corpus = self.rows.corpus();
         let ids = plan.tokens.into_iter().flatten();
         draft.piece(ids.map(|i| slot.piece.token(corpus, i)), plan.positions);
+    }
+}
+
+/// [`BatchBuilder`] over documents that are written as they are needed and never repeat.
+#[derive(Debug, Clone)]
+pub struct SyntheticBuilder {
+    /// What is written.
+    pub stage: Stage,
+    /// Where its tokens pretend to be.
+    pub method: Arc<dyn PositionPlan>,
+    /// Decides the text and the positions.
+    pub seed: u64,
+    /// Who sees whom.
+    pub attention: Attend,
+    /// Tokens per row, at most a document's.
+    pub seq_len: usize,
+}
+
+impl SyntheticBuilder {
+    /// The batch of `rows` rows that begins with the run's row number `first`.
+    ///
+    /// # Errors
+    /// None for one of the named stages.
+    pub fn batch(&self, first: u64, rows: usize) -> Result<Batch> {
+        let mut draft = Draft::default();
+        for counter in first..first + rows as u64 {
+            let document = self.stage.document(self.seed, counter)?;
+            let mut rng = Rng::at(self.seed, Stream::Positions, counter);
+            let scale = self.method.rope_scale(&mut rng);
+            let plan = self.method.plan(document.tokens.len(), self.seq_len, scale, &mut rng);
+            let chosen: Vec<_> = plan.tokens.into_iter().flatten().map(|i| (document.tokens[i], document.weights[i])).collect();
+            draft.begin_row(scale);
+            draft.weighted_piece(&chosen, plan.positions);
+        }
+        Ok(draft.finish(self.seq_len, &self.attention))
     }
 }

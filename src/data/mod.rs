@@ -16,7 +16,7 @@ pub mod synthetic;
 mod token_file;
 
 pub use attend::Attend;
-pub use batch::{Batch, BatchBuilder};
+pub use batch::{Batch, BatchBuilder, SyntheticBuilder};
 pub use corpus::{CacheUse, Corpus, CorpusOptions, Progress};
 pub use encode::{Encode, Specials};
 pub use error::{DataError, NotText};

@@ -39,6 +39,13 @@ impl SkipReport {
         self.0.get(&reason).copied().unwrap_or_default()
     }
 
+    /// Adds another report's counts.
+    pub fn merge(&mut self, other: &Self) {
+        for (reason, n) in &other.0 {
+            *self.0.entry(*reason).or_default() += n;
+        }
+    }
+
     /// Documents left out.
     pub fn total(&self) -> u64 {
         self.0.values().sum()

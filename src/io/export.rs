@@ -55,17 +55,24 @@ pub fn write_model_dir(
     export: &Export<'_>,
     tensors: impl IntoIterator<Item = Result<(String, Tensor)>>,
 ) -> Result<()> {
+    write_dir_atomically(out, export.existing, |tmp| fill_model_dir(tmp, export, tensors))
+}
+
+/// [`write_model_dir`] into a folder that somebody else makes appear under its final name.
+pub fn fill_model_dir(
+    dir: &Path,
+    export: &Export<'_>,
+    tensors: impl IntoIterator<Item = Result<(String, Tensor)>>,
+) -> Result<()> {
     let mut config = extended_config(export.base.raw(), export.config);
     set_dtype(&mut config, export.storage);
     check_roundtrip(&config, export.config)?;
-    write_dir_atomically(out, export.existing, |tmp| {
-        write_json(&tmp.join(CONFIG), &config)?;
-        write_companions(tmp, export)?;
-        write_weights(tmp, export, tensors)?;
-        // What was written is what will be loaded: configuration and headers once more, from the disk.
-        let written = ModelDir::open(tmp)?;
-        check_roundtrip(written.raw(), export.config)
-    })
+    write_json(&dir.join(CONFIG), &config)?;
+    write_companions(dir, export)?;
+    write_weights(dir, export, tensors)?;
+    // What was written is what will be loaded: configuration and headers once more, from the disk.
+    let written = ModelDir::open(dir)?;
+    check_roundtrip(written.raw(), export.config)
 }
 
 fn write_companions(tmp: &Path, export: &Export<'_>) -> Result<()> {

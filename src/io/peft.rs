@@ -109,6 +109,24 @@ impl AdapterConfig {
         self.lora_alpha / if self.use_rslora { r.sqrt() } else { r }
     }
 
+    /// The settings of a model's adapters.
+    pub fn of(lora: &LoraConfig, params: &Params, base: &str) -> Self {
+        let saved = |p: &Param| {
+            let module = p.name.strip_suffix(".weight")?;
+            (p.trainable && !p.name.contains(".lora_")).then(|| module.rsplit('.').next().unwrap_or(module).to_string())
+        };
+        let modules_to_save: BTreeSet<String> = params.iter().filter_map(saved).collect();
+        Self {
+            r: lora.rank,
+            lora_alpha: f64::from(lora.alpha),
+            lora_dropout: 0.0,
+            use_rslora: lora.rslora,
+            target_modules: lora.targets.iter().map(|t| t.module().to_string()).collect(),
+            modules_to_save: modules_to_save.into_iter().collect(),
+            base_model_name_or_path: Some(base.to_string()),
+        }
+    }
+
     /// Reads settings; `path` is what messages call them.
     ///
     /// # Errors    [`ModelError::Adapter`] for features that are not supported, [`ModelError::Field`] otherwise.

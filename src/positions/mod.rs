@@ -39,6 +39,12 @@ pub trait PositionPlan: Send + Sync + std::fmt::Debug {
     /// The name in `--positions` and in files.
     fn name(&self) -> &'static str;
 
+    /// Documents are cut into spans of this many rows; a method that picks content from all over its span wants more
+    /// than one (the released PoSE code cuts at five).
+    fn span_rows(&self) -> usize {
+        1
+    }
+
     /// Positions are divided by this (E²-LLM's `g`); drawn once per training row.
     fn rope_scale(&self, rng: &mut Rng) -> f32 {
         let _ = rng;

@@ -41,6 +41,10 @@ impl PositionPlan for Pose {
         Self::NAME
     }
 
+    fn span_rows(&self) -> usize {
+        5
+    }
+
     fn plan(&self, available: usize, want: usize, _rope_scale: f32, rng: &mut Rng) -> Plan {
         let (room, slack) = (room(self.target, want), slack(available, want));
         let (mut rest, mut skipped, mut passed) = (want, 0, 0);

@@ -42,6 +42,10 @@ impl PositionPlan for Uniform {
         Self::NAME
     }
 
+    fn span_rows(&self) -> usize {
+        5
+    }
+
     fn plan(&self, available: usize, want: usize, _rope_scale: f32, rng: &mut Rng) -> Plan {
         let (room, slack) = (room(self.target, want), slack(available, want));
         let (last, skipped) = if rng.uniform() < CONTIGUOUS {

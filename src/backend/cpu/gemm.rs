@@ -1,9 +1,10 @@
 //! `C = alpha A B + beta C` in f32, for row-major matrices and their transposes.
 //!
-//! The product is the `gemm` crate's: packed AVX-512, AVX2 or NEON kernels, chosen at run time, over the rayon pool. Threads
-//! split the rows and columns of C, never the sum over k, so a result depends on the shapes alone.
+//! The product is `gemm-f32`'s (the `gemm` crate without its other number types): packed AVX-512, AVX2 or NEON kernels,
+//! chosen at run time, over the rayon pool. Threads split the rows and columns of C, never the sum over k, so a result depends on the shapes alone.
 
-use gemm::Parallelism;
+use gemm_common::Parallelism;
+use gemm_f32::gemm::f32::get_gemm_fn;
 
 /// A view of a contiguous matrix or of its transpose.
 #[derive(Clone, Copy, Debug)]
@@ -43,24 +44,25 @@ pub fn gemm(alpha: f32, a: Mat, b: Mat, beta: f32, c: &mut [f32]) {
     if c.is_empty() {
         return;
     }
-    // The crate calls our beta alpha, our alpha beta, and names column strides before row strides.
+    // The kernels want C by columns, so they compute its transpose, `C^T = B^T A^T`. They call our beta alpha, our alpha beta,
+    // and name column strides before row strides.
     // SAFETY: `Mat` keeps `(rows - 1) * row_stride + (cols - 1) * col_stride` inside its slice, the asserts tie the extents
     // of a, b and c together, and c is borrowed mutably, so it overlaps neither.
     unsafe {
-        gemm::gemm(
-            m,
+        get_gemm_fn()(
             n,
+            m,
             k,
             c.as_mut_ptr(),
-            1,
             n as isize,
+            1,
             beta != 0.0,
-            a.data.as_ptr(),
-            a.col_stride as isize,
-            a.row_stride as isize,
             b.data.as_ptr(),
-            b.col_stride as isize,
             b.row_stride as isize,
+            b.col_stride as isize,
+            a.data.as_ptr(),
+            a.row_stride as isize,
+            a.col_stride as isize,
             beta,
             alpha,
             false,

@@ -1,0 +1,124 @@
+//! The base model: a folder, the one in the program, or random weights.
+
+use std::path::Path;
+
+use crate::config::RunConfig;
+use crate::config::text::ModelSource;
+use crate::data::Encode;
+use crate::error::{IoContext, Result};
+use crate::io::atomic::{Existing, write_dir_atomically};
+use crate::io::peft::{Adapter, read_adapter};
+use crate::io::safetensors::write_safetensors;
+use crate::io::{ModelDir, Storage, TextTokenizer, hf_config};
+use crate::model::{Llama, LoraConfig, LoraTarget};
+use crate::train::{TrainMode, prepare};
+
+/// The model in the program, made by `scripts/make_tiny_model.sh`.
+const TINY: &[(&str, &[u8])] = &[
+    ("config.json", include_bytes!("../../assets/tiny/config.json")),
+    ("model.safetensors", include_bytes!("../../assets/tiny/model.safetensors")),
+    ("tokenizer.json", include_bytes!("../../assets/tiny/tokenizer.json")),
+    ("tokenizer_config.json", include_bytes!("../../assets/tiny/tokenizer_config.json")),
+];
+
+/// A model folder with its tokenizer.
+pub struct Base {
+    /// Configuration, weights and companions.
+    pub dir: ModelDir,
+    /// The tokenizer.
+    pub tokenizer: TextTokenizer,
+}
+
+impl Base {
+    /// The model that a command names.
+    pub fn open(source: &ModelSource) -> Result<Self> {
+        let dir = match source {
+            ModelSource::Builtin => ModelDir::from_embedded("builtin:tiny", TINY)?,
+            ModelSource::Folder(folder) => ModelDir::open(folder)?,
+        };
+        let tokenizer = dir.tokenizer()?;
+        Ok(Self { dir, tokenizer })
+    }
+
+    /// The base of a training run. With `--init`, random weights are written to `run/init` once and read from there, so
+    /// that they are a model like any other.
+    pub fn of_run(config: &RunConfig, run: &Path) -> Result<Self> {
+        let dir = match (&config.model.init, &config.model.source) {
+            (Some(json), _) => {
+                let init = run.join("init");
+                if !init.exists() {
+                    write_random(&init, json, config)?;
+                }
+                ModelDir::open(&init)?
+            }
+            (None, ModelSource::Builtin) => ModelDir::from_embedded("builtin:tiny", TINY)?,
+            (None, ModelSource::Folder(folder)) => ModelDir::open(folder)?,
+        };
+        let tokenizer = match &config.model.tokenizer {
+            Some(folder) => TextTokenizer::open(folder, dir.config())?,
+            None => dir.tokenizer()?,
+        };
+        Ok(Self { dir, tokenizer })
+    }
+
+    /// The weights as a model that computes.
+    pub fn load(&self) -> Result<Llama> {
+        Llama::new(self.dir.config().clone(), self.dir.load()?)
+    }
+}
+
+fn write_random(init: &Path, json: &Path, config: &RunConfig) -> Result<()> {
+    let text = std::fs::read(json).context("read", json)?;
+    let raw = serde_json::from_slice(&text).map_err(std::io::Error::from).context("parse", json)?;
+    let model = Llama::init(hf_config::parse_config(json, &raw)?, config.train.seed)?;
+    write_dir_atomically(init, Existing::Refuse, |tmp| {
+        std::fs::write(tmp.join("config.json"), &text).context("write", tmp)?;
+        if let Some(folder) = &config.model.tokenizer {
+            for name in ["tokenizer.json", "tokenizer_config.json"] {
+                let from = folder.join(name);
+                if from.exists() {
+                    std::fs::copy(&from, tmp.join(name)).context("copy", &from)?;
+                }
+            }
+        }
+        let tensors = model.params.iter().map(|p| (p.name.as_str(), &p.value));
+        write_safetensors(&tmp.join("model.safetensors"), Storage::F32, tensors)
+    })
+}
+
+/// Puts a PEFT adapter on a model.
+pub fn adapt(model: &mut Llama, dir: &Path) -> Result<()> {
+    let Adapter { config, tensors } = read_adapter(dir)?;
+    let foreign = |what: String| crate::checkpoint::CheckpointError::Foreign { path: dir.to_path_buf(), what };
+    let targets = config.target_modules.iter().map(|m| m.parse::<LoraTarget>().map_err(foreign)).collect::<std::result::Result<_, _>>()?;
+    let lora = LoraConfig { rank: config.r, alpha: config.lora_alpha as f32, rslora: config.use_rslora, targets };
+    prepare(model, TrainMode::Lora, &lora, 0)?;
+    for (name, tensor) in tensors {
+        let ours = name.strip_prefix("base_model.model.").unwrap_or(&name);
+        let id = model.params.id(ours).ok_or_else(|| foreign(format!("the base model has no {ours}")))?;
+        let param = model.params.get_mut(id);
+        if param.value.shape() != tensor.shape() {
+            return Err(foreign(format!("{ours} is {}, the base model's is {}", tensor.shape(), param.value.shape())).into());
+        }
+        param.value = tensor;
+    }
+    Ok(())
+}
+
+impl Encode for TextTokenizer {
+    fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        TextTokenizer::encode(self, text)
+    }
+
+    fn bos(&self) -> Option<u32> {
+        TextTokenizer::bos(self)
+    }
+
+    fn eos(&self) -> Option<u32> {
+        TextTokenizer::eos(self)
+    }
+
+    fn identity(&self) -> String {
+        self.hash().to_hex().to_string()
+    }
+}

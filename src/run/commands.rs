@@ -1,0 +1,183 @@
+//! `ltrain eval`, `generate` and `merge`.
+
+use std::io::Write;
+
+use super::Ending;
+use super::base::{Base, adapt};
+use super::job::{colour, stop_flag, use_threads};
+use super::measure::questions;
+use super::text;
+use super::ui::Ui;
+use crate::backend::Cpu;
+use crate::cli::{EvalArgs, GenerateArgs, MergeArgs};
+use crate::config::choices::{Progress, Task};
+use crate::config::text::{List, ModelSource};
+use crate::config::{ConfigError, Problem};
+use crate::error::{IoError, Result};
+use crate::eval::{EvalPlan, EvalProgress, Evaluation, PasskeyPlan, Subject};
+use crate::generate::{Sampler, TextStream, generate as continue_text};
+use crate::io::atomic::{Existing, write_bytes_atomically};
+use crate::io::tokenizer::SpecialTokens;
+use crate::io::{Export, write_model_dir};
+use crate::model::rope::RopeKind;
+use crate::model::{Llama, ModelConfig, RopeConfig};
+use crate::report::record::{EvalRecord, Role};
+use crate::report::table::Comparison;
+use crate::units::{format_count, format_length};
+
+/// Writes to stdout without the panic of `print!` when the reader is gone.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|source| IoError { action: "write", path: "standard output".into(), source }.into())
+}
+
+/// A model with its adapter on.
+fn open(source: &ModelSource, adapter: Option<&std::path::Path>) -> Result<(Base, Llama)> {
+    let base = Base::open(source)?;
+    let mut model = base.load()?;
+    if let Some(dir) = adapter {
+        adapt(&mut model, dir)?;
+        // The adapter was trained under this rotation; without it the result is noise.
+        let patched = dir.join("base_config/config.json");
+        if patched.exists() {
+            let config = crate::io::hf_config::read_config(&patched)?;
+            (model.config.rope, model.config.context) = (config.rope, config.context);
+        }
+    }
+    Ok((base, model))
+}
+
+/// The rotation of `kind` that reaches `longest` from the model's own.
+fn rotation(config: &ModelConfig, kind: RopeKind, longest: usize) -> Result<RopeConfig> {
+    let extended = config.rope.extended(kind, config.context, longest, config.head_dim);
+    Ok(extended.map_err(|e| ConfigError::Problems(vec![Problem::from_error(&e)]))?)
+}
+
+/// `ltrain eval`.
+pub fn eval(args: &EvalArgs) -> Result<Ending> {
+    let stop = stop_flag();
+    if let Some(threads) = args.threads {
+        use_threads(threads);
+    }
+    let (base, mut model) = open(&args.model, args.adapter.as_deref())?;
+    let context = model.config.context;
+    let lengths: Vec<usize> = match &args.at {
+        Some(List(lengths)) => lengths.iter().map(|l| l.0).collect(),
+        None => vec![context / 4, context / 2, context],
+    };
+    let longest = lengths.iter().copied().max().unwrap_or(context);
+    let List(tasks) = &args.tasks;
+    let docs = match (&args.data, tasks.contains(&Task::Ppl)) {
+        (_, false) => Vec::new(),
+        (Some(path), true) => vec![text::eval_file(path, &base.tokenizer)?],
+        (None, true) if base.tokenizer.hash().to_hex().to_string() == crate::data::synthetic::tokenizer_identity() => {
+            text::synthetic_eval(longest)?
+        }
+        (None, true) => {
+            let problem = Problem::new("data", "perplexity needs text").help("add --data FILE, or measure --tasks passkey alone");
+            return Err(ConfigError::Problems(vec![problem]).into());
+        }
+    };
+    let docs: Vec<&[u32]> = docs.iter().map(Vec::as_slice).collect();
+    let questions = questions(&base)?;
+    let passkey = tasks.contains(&Task::Passkey).then(|| PasskeyPlan {
+        samples: args.passkey_samples,
+        seed: args.seed,
+        ..PasskeyPlan::new(questions.as_ref(), lengths.clone())
+    });
+    let plan = EvalPlan { lengths, windows: 3, min_tokens: 0, stride: args.stride.map(|s| s.0), passkey };
+    let ui = Ui::new(Progress::Auto);
+    let evaluation = Evaluation { kernels: &Cpu, plan: &plan, docs: &docs, stop: &stop };
+    let mut records: Vec<EvalRecord> = Vec::new();
+    let name = |source: &ModelSource| source.to_string();
+
+    let mut subjects = Vec::new();
+    match &args.rope {
+        None => subjects.push(Subject { name: name(&args.model), role: Role::Other, rope: model.config.rope.clone() }),
+        Some(List(kinds)) => {
+            for &kind in kinds {
+                let rope = rotation(&model.config, kind, longest)?;
+                subjects.push(Subject { name: format!("{} · {rope}", name(&args.model)), role: Role::Other, rope });
+            }
+        }
+    }
+    let mut measure = |model: &mut Llama, subject: &Subject| -> Result<bool> {
+        let bar = ui.bar(&subject.name, 1);
+        let record = evaluation.run(model, subject, &mut |news| match news {
+            EvalProgress::Tokens { done, total } => bar.at(done, total, format!("{} tokens", format_count(done))),
+            EvalProgress::TextTooShort { length, longest } => {
+                bar.say(ui, &format!("skipped perplexity at {}: the text has {} tokens", format_length(length), format_count(longest as u64)));
+            }
+            EvalProgress::PromptTooLong { length, needs } => {
+                bar.say(ui, &format!("skipped passkey at {}: a question takes {needs} tokens", format_length(length)));
+            }
+            EvalProgress::Length(_) | EvalProgress::Cell { .. } => {}
+        })?;
+        let done = record.is_some();
+        records.extend(record);
+        Ok(done)
+    };
+    if let Some(against) = &args.against {
+        let (_, mut other) = open(against, None)?;
+        let rope = other.config.rope.clone();
+        if !measure(&mut other, &Subject { name: name(against), role: Role::Before, rope })? {
+            return Ok(Ending::Stopped);
+        }
+    }
+    for subject in &subjects {
+        if !measure(&mut model, subject)? {
+            return Ok(Ending::Stopped);
+        }
+    }
+    print(&format!("{}\n", Comparison::new(&records, context).terminal(colour())))?;
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&records).expect("eval: records serialise");
+        write_bytes_atomically(path, (text + "\n").as_bytes())?;
+    }
+    Ok(Ending::Finished)
+}
+
+/// `ltrain generate`.
+pub fn generate(args: &GenerateArgs) -> Result<Ending> {
+    let stop = stop_flag();
+    if let Some(threads) = args.threads {
+        use_threads(threads);
+    }
+    let (base, model) = open(&args.model, args.adapter.as_deref())?;
+    let mut prompt: Vec<u32> = base.tokenizer.bos().into_iter().collect();
+    prompt.extend(base.tokenizer.encode(&args.prompt)?);
+    let sampler = Sampler { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
+    let decode = |ids: &[u32]| base.tokenizer.decode(ids, SpecialTokens::Skip);
+    let mut stream = TextStream::new(&prompt, &decode)?;
+    print(&args.prompt)?;
+    let mut failed = None;
+    let mut show = |token: u32| {
+        let shown = stream.push(token).and_then(|text| print(&text));
+        let go_on = shown.is_ok() && !stop.load(std::sync::atomic::Ordering::Relaxed);
+        failed = failed.take().or(shown.err());
+        go_on
+    };
+    continue_text(&Cpu, &model, &prompt, args.tokens, &sampler, base.tokenizer.stops(), &mut show)?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    print(&format!("{}\n", stream.finish()?))?;
+    Ok(Ending::Finished)
+}
+
+/// `ltrain merge`.
+pub fn merge(args: &MergeArgs) -> Result<Ending> {
+    let (base, model) = open(&args.model, Some(&args.adapter))?;
+    let storage = args.dtype.map_or_else(|| base.dir.storage(), Ok)?;
+    let export = Export {
+        base: &base.dir,
+        config: &model.config,
+        storage,
+        existing: Existing::Refuse,
+        shard_limit: crate::io::export::SHARD_LIMIT,
+    };
+    write_model_dir(&args.out, &export, model.merged(&Cpu)?.into_iter().map(Ok))?;
+    print(&format!("{}\n", args.out.display()))?;
+    Ok(Ending::Finished)
+}

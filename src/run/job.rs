@@ -1,0 +1,440 @@
+//! The main job: measure the base, train, measure again, write everything down.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::Ending;
+use super::base::Base;
+use super::folder::Folder;
+use super::measure::{Measure, file_of, questions};
+use super::session::{LOG, Session, peak_memory};
+use super::text::{self, Rows, RunText};
+use super::ui::Ui;
+use crate::backend::gpu::Place;
+use crate::backend::{Cpu, Kernels};
+use crate::checkpoint::{self, Context};
+use crate::config::choices::Export as Wanted;
+use crate::config::RunConfig;
+use crate::error::{IoContext, Result};
+use crate::eval::Subject;
+use crate::io::atomic::{Existing, write_bytes_atomically};
+use crate::io::{Export, hf_config, write_model_dir};
+use crate::model::{ModelConfig, RopeConfig};
+use crate::ops::attention::Segments;
+use crate::positions::{Coverage, Natural};
+use crate::report::record::{
+    CoverageRecord, EvalRecord, Export as ExportRecord, MethodRecord, ModelRecord, Origin, Role, RunRecord, Setting, StepRecord,
+    ValidationRecord,
+};
+use crate::report::table::{Colour, Comparison};
+use crate::report::{self, clock};
+use crate::train::{Outcome, State, TrainMode};
+use crate::units::{format_bytes, format_count, format_duration, format_length};
+
+/// Bars of the coverage plot.
+const COVERAGE_BARS: usize = 64;
+/// Rows that the coverage plot counts at most: enough for smooth bars, seconds at a target of a million.
+const COVERAGE_ROWS: u64 = 4096;
+
+/// `ltrain`.
+pub fn train(config: &RunConfig, place: &Place, command: &str) -> Result<Ending> {
+    let stop = stop_flag();
+    let ui = Ui::new(config.output.progress);
+    if let Some(threads) = config.train.threads {
+        use_threads(threads);
+    }
+    let started = std::time::Instant::now();
+    let Place::Cpu { .. } = place;
+    let kernels: &dyn Kernels = &Cpu;
+
+    let base = Base::of_run(config, &config.output.out)?;
+    let reading = ui.bar("tokenise", 1);
+    let text = text::open(config, &base.tokenizer, &|p| reading.at(p.bytes_done, p.bytes_total, format_bytes(p.bytes_done)))?;
+    drop(reading);
+    let folder = Folder::open(config, &text.hash, command)?;
+    let job = Job { config, base: &base, text: &text, folder: &folder, kernels, ui, stop: &stop, place, command };
+    if folder.finished {
+        ui.say(&format!("{} is finished; its report is {}", folder.path.display(), folder.path.join("report.html").display()));
+        return Ok(Ending::Finished);
+    }
+    folder.check_room(job.checkpoint_bytes(), config.output.keep)?;
+    ui.say(&job.first_screen());
+    match job.run()? {
+        Some(record) => {
+            job.last_screen(&record, started.elapsed().as_secs_f64());
+            Ok(Ending::Finished)
+        }
+        None => {
+            ui.say(&format!("stopped; everything so far is in {}: run the same command to continue", folder.path.display()));
+            Ok(Ending::Stopped)
+        }
+    }
+}
+
+/// Raised by SIGINT, SIGTERM and SIGUSR1; a second signal ends the process at once.
+pub fn stop_flag() -> Arc<AtomicBool> {
+    use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGUSR1] {
+        // The order matters: the shutdown looks at the flag before the flag is raised.
+        let armed = signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop));
+        let raised = armed.and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)));
+        raised.expect("signals: these three can be handled");
+    }
+    stop
+}
+
+/// Sets the number of CPU threads, once per process.
+pub fn use_threads(threads: usize) {
+    // A pool that exists already keeps its size: only tests run two commands in one process.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+}
+
+struct Job<'a> {
+    config: &'a RunConfig,
+    base: &'a Base,
+    text: &'a RunText,
+    folder: &'a Folder,
+    kernels: &'a dyn Kernels,
+    ui: Ui,
+    stop: &'a Arc<AtomicBool>,
+    place: &'a Place,
+    command: &'a str,
+}
+
+impl Job<'_> {
+    fn path(&self) -> &Path {
+        &self.folder.path
+    }
+
+    /// Configuration of the result.
+    fn extended(&self) -> ModelConfig {
+        let positions = &self.config.positions;
+        ModelConfig { context: positions.target, rope: positions.target_rope.clone(), ..self.base.dir.config().clone() }
+    }
+
+    /// Weights and two moments of everything that moves, in f32.
+    fn checkpoint_bytes(&self) -> u64 {
+        let config = self.base.dir.config();
+        let train = &self.config.train;
+        let moving = match (train.mode, &train.lora) {
+            (TrainMode::Full, _) | (_, None) => config.parameters(),
+            (_, Some(lora)) => {
+                let widest = (config.hidden + config.ffn.max(config.heads * config.head_dim)) as u64;
+                let adapters = config.layers as u64 * lora.targets.len() as u64 * lora.rank as u64 * widest;
+                adapters + if train.mode == TrainMode::LoraPlus { (config.vocab * config.hidden) as u64 } else { 0 }
+            }
+        };
+        12 * moving
+    }
+
+    fn first_screen(&self) -> String {
+        let RunConfig { model, data, positions, train, .. } = self.config;
+        let parameters = self.base.dir.config().parameters();
+        let arrow = |a: String, b: String| if a == b { a } else { format!("{a} -> {b}") };
+        let mode = match &train.lora {
+            Some(lora) => format!("{} r={}", train.mode, lora.rank),
+            None => train.mode.to_string(),
+        };
+        format!(
+            "ltrain {} · {} ({} parameters) · context {} -> {} · {}, {} tokens per row\n\
+             rope    {}\n\
+             train   {mode}, {} steps x {} tokens, lr {:.1e} {}\n\
+             data    {}\n\
+             device  {}, {} threads\n\
+             out     {}",
+            env!("CARGO_PKG_VERSION"),
+            model.name,
+            human_count(parameters),
+            format_length(positions.context),
+            format_length(positions.target),
+            positions.method,
+            format_length(data.seq_len),
+            arrow(positions.base_rope.to_string(), positions.target_rope.to_string()),
+            train.steps,
+            format_count(self.config.tokens_per_step() as u64),
+            self.config.optim.lr,
+            self.config.optim.shape,
+            self.text.summary,
+            self.place,
+            rayon::current_num_threads(),
+            self.path().display(),
+        )
+    }
+
+    /// All stages. `None` when stopped on the way.
+    fn run(&self) -> Result<Option<RunRecord>> {
+        let questions = questions(self.base)?;
+        let measure = Measure::of_run(self.config, self.kernels, questions.as_ref(), &self.text.eval, self.stop, self.ui);
+        let positions = &self.config.positions;
+        let base_rope = &self.base.dir.config().rope;
+        let mut evaluations = Vec::new();
+        if let Some(measure) = &measure {
+            let base = |role, rope: &RopeConfig, name: String| Subject { name, role, rope: rope.clone() };
+            let mut subjects = vec![base(Role::Before, base_rope, "base".into())];
+            if positions.target_rope != *base_rope {
+                subjects.push(base(Role::RopeOnly, &positions.target_rope, format!("base + {}", positions.target_rope)));
+            }
+            for subject in subjects {
+                let measured = measure.cached(self.path(), file_of(subject.role), &mut || self.base.load(), &subject)?;
+                let Some(record) = measured else { return Ok(None) };
+                evaluations.push(record);
+            }
+        }
+        let main = self.train_and_measure(self.text.rows.clone(), None, measure.as_ref())?;
+        let Some((state, after)) = main else { return Ok(None) };
+        evaluations.extend(after);
+        self.export(&state)?;
+        let trainable = state.model.params.trainable_elements();
+        drop(state);
+        if self.config.eval.control {
+            let rows = self.text.rows.with_method(Arc::new(Natural));
+            let control = self.train_and_measure(rows, Some(self.path().join("control")), measure.as_ref())?;
+            let Some((_, after)) = control else { return Ok(None) };
+            evaluations.extend(after);
+        }
+        let record = self.record(evaluations, trainable)?;
+        report::write(self.path(), &record)?;
+        Ok(Some(record))
+    }
+
+    /// The run's training, or the control's when it has a folder of its own. `None` when stopped.
+    fn train_and_measure(&self, rows: Rows, control: Option<PathBuf>, measure: Option<&Measure>) -> Result<Option<(State, Option<EvalRecord>)>> {
+        let positions = &self.config.positions;
+        let (role, name, title) = match control {
+            None => (Role::After, format!("after {}", positions.method), "train"),
+            Some(_) => (Role::Control, "after contiguous (control)".to_string(), "train the control"),
+        };
+        let main = control.is_none();
+        let extended = self.extended();
+        let session = Session {
+            config: self.config,
+            base: self.base,
+            extended: &extended,
+            rows,
+            folder: control.as_deref().unwrap_or(self.path()),
+            title,
+            ui: self.ui,
+            stop: self.stop,
+        };
+        let mut validate = |state: &State| measure.map_or(Ok(None), |m| m.validation_loss(&state.model));
+        let (mut state, outcome) = session.run(self.kernels, main, &mut validate)?;
+        if outcome == Outcome::Stopped || self.stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let Some(measure) = measure else { return Ok(Some((state, None))) };
+        let subject = Subject { name, role, rope: positions.target_rope.clone() };
+        let path = self.path().join("eval").join(file_of(role));
+        let cached = path.exists();
+        let record = match cached {
+            true => measure.cached(self.path(), file_of(role), &mut || self.base.load(), &subject)?,
+            false => {
+                let record = measure.run(&mut state.model, &subject)?;
+                if let Some(record) = &record {
+                    let text = serde_json::to_string_pretty(record).expect("job: records serialise");
+                    write_bytes_atomically(&path, text.as_bytes())?;
+                }
+                record
+            }
+        };
+        Ok(record.map(|record| (state, Some(record))))
+    }
+
+    fn wants(&self) -> (bool, bool) {
+        let adapters = self.config.train.mode.adapters();
+        match self.config.output.export {
+            Wanted::Adapter => (false, adapters),
+            Wanted::Merged => (true, false),
+            Wanted::Both => (true, adapters),
+            Wanted::None => (false, false),
+        }
+    }
+
+    fn export(&self, state: &State) -> Result<()> {
+        let (merged, adapter) = self.wants();
+        let extended = self.extended();
+        let storage = self.config.output.save_dtype.map_or_else(|| self.base.dir.storage(), Ok)?;
+        if merged {
+            let export = Export {
+                base: &self.base.dir,
+                config: &extended,
+                storage,
+                existing: Existing::Replace,
+                shard_limit: crate::io::export::SHARD_LIMIT,
+            };
+            write_model_dir(&self.path().join("merged"), &export, state.model.merged(self.kernels)?.into_iter().map(Ok))?;
+        }
+        if adapter {
+            let base_name = self.base_name();
+            let context = Context { base: &self.base.dir, config: &extended, base_name: &base_name, seconds: 0.0 };
+            checkpoint::write_adapter_of(&self.path().join("adapter"), state, &context, storage)?;
+        }
+        Ok(())
+    }
+
+    fn base_name(&self) -> String {
+        self.base.dir.path().display().to_string()
+    }
+
+    fn record(&self, evaluations: Vec<EvalRecord>, trainable: u64) -> Result<RunRecord> {
+        let RunConfig { model, data, positions, train, .. } = self.config;
+        let (steps, validation) = read_log(&self.path().join(LOG))?;
+        let (merged, adapter) = self.wants();
+        let at = |name: &str| self.path().join(name).display().to_string();
+        let lora = train.lora.as_ref();
+        let table = self.config.settings().to_table();
+        let mut notes = vec![format!("Text: {}. Peak memory of the process: {}.", self.text.summary, format_bytes(peak_memory()))];
+        if self.config.eval.control {
+            notes.push(
+                "The control had the same steps, data, rotation and learning rate at contiguous positions: what it gains is the model \
+                 getting used to the new rotation, what the method gains beyond it is the method's."
+                    .into(),
+            );
+        }
+        Ok(RunRecord {
+            model: ModelRecord {
+                name: model.name.clone(),
+                parameters: self.base.dir.config().parameters(),
+                trainable,
+                context: positions.context,
+                rope: positions.base_rope.to_string(),
+            },
+            method: MethodRecord {
+                positions: positions.method.to_string(),
+                rope: positions.target_rope.to_string(),
+                mode: lora.map_or(train.mode.to_string(), |l| format!("{} r={}", train.mode, l.rank)),
+                data: self.text.summary.clone(),
+                target: positions.target,
+                seq_len: data.seq_len,
+                steps: train.steps,
+                tokens: train.steps * self.config.tokens_per_step() as u64,
+            },
+            origin: Origin {
+                command: self.command.to_string(),
+                version: format!("ltrain {}", env!("CARGO_PKG_VERSION")),
+                device: format!("{}, {} threads", self.place, rayon::current_num_threads()),
+                date: clock::iso(clock::now()),
+                seed: train.seed,
+            },
+            export: ExportRecord {
+                base: self.base_name(),
+                merged: merged.then(|| at("merged")),
+                adapter: adapter.then(|| at("adapter")),
+                patched_config: adapter.then(|| at("adapter/base_config")),
+                rank: lora.map(|l| l.rank),
+                overrides: Some(self.overrides()),
+            },
+            settings: table.into_iter().map(|(key, value)| Setting { key, value: value.to_string() }).collect(),
+            steps,
+            validation,
+            evaluations,
+            coverage: Some(self.coverage()?),
+            notes,
+        })
+    }
+
+    /// What changed in `config.json`.
+    fn overrides(&self) -> String {
+        let extended = hf_config::extended_config(self.base.dir.raw(), &self.extended());
+        let keys = ["max_position_embeddings", "rope_parameters"];
+        let picked: serde_json::Map<_, _> = keys.iter().filter_map(|k| Some((k.to_string(), extended.get(*k)?.clone()))).collect();
+        serde_json::Value::Object(picked).to_string()
+    }
+
+    /// Distances between tokens that could see each other, over the run's rows.
+    fn coverage(&self) -> Result<Vec<CoverageRecord>> {
+        let train = &self.config.train;
+        let rows = (train.steps * (train.accum * train.micro_batch) as u64).min(COVERAGE_ROWS);
+        let mut coverage = Coverage::new(self.config.positions.target, COVERAGE_BARS);
+        for row in 0..rows {
+            let batch = self.text.rows.batch(row, 1)?;
+            let positions = batch.positions.as_u32()?;
+            for piece in documents(&batch.segments) {
+                coverage.add(&positions[piece]);
+            }
+        }
+        let seen = coverage.rows() as f64;
+        let record = |b: crate::positions::CoverageBucket| CoverageRecord {
+            distance_lo: b.distance_lo as u64,
+            distance_hi: b.distance_hi as u64,
+            pairs: b.pairs as u64,
+            covered_rows: (b.covered_rows * seen).round() as u64,
+        };
+        Ok(coverage.buckets().into_iter().map(record).collect())
+    }
+
+    fn last_screen(&self, record: &RunRecord, seconds: f64) {
+        let table = Comparison::new(&record.evaluations, record.model.context).terminal(colour());
+        // A closed pipe is the reader's choice; the files are complete.
+        let _ = super::commands::print(&format!("{table}\n"));
+        let verdict = report::verdict::Verdict::of(record);
+        let mut lines = vec![verdict.sentence()];
+        let (merged, adapter) = self.wants();
+        lines.extend(merged.then(|| format!("model    {}", self.path().join("merged").display())));
+        lines.extend(adapter.then(|| format!("adapter  {}", self.path().join("adapter").display())));
+        lines.push(format!("report   {}", self.path().join("report.html").display()));
+        lines.push(format!("took {}, peak memory {}", format_duration(seconds), format_bytes(peak_memory())));
+        self.ui.say(&lines.join("\n"));
+    }
+}
+
+/// Colour on a terminal, unless `NO_COLOR` says otherwise.
+pub fn colour() -> Colour {
+    use std::io::IsTerminal;
+    let wanted = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    if wanted { Colour::Ansi } else { Colour::Never }
+}
+
+/// Token ranges that see only themselves, from the first half of the heads' segment table of one row.
+fn documents(segments: &Segments) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let starts = &segments.starts[0];
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let first = at;
+        let begin = *starts.get(first)?;
+        at = starts[first..].iter().position(|&s| s != begin).map_or(starts.len(), |n| first + n);
+        Some(first..at)
+    })
+}
+
+/// `0.67 M`, `8.03 B`.
+fn human_count(n: u64) -> String {
+    match n as f64 {
+        n if n >= 1e9 => format!("{:.2} B", n / 1e9),
+        n => format!("{:.2} M", n / 1e6),
+    }
+}
+
+/// Steps and validation losses of a training log.
+fn read_log(path: &Path) -> Result<(Vec<StepRecord>, Vec<ValidationRecord>)> {
+    let text = std::fs::read_to_string(path).context("read", path)?;
+    let (mut steps, mut validation) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        let Ok(value) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+        let number = |key: &str| value.get(key).and_then(serde_json::Value::as_f64);
+        let step = value.get("current_steps").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        if let Some(loss) = number("eval_loss") {
+            validation.push(ValidationRecord { step, loss });
+        } else {
+            let get = |key| number(key).unwrap_or(f64::NAN);
+            steps.push(StepRecord {
+                step,
+                loss: get("loss"),
+                grad_norm: get("grad_norm"),
+                lr: get("lr"),
+                tokens_per_second: get("throughput"),
+                memory_bytes: (get("vram_peak_gib") * f64::from(1 << 30)) as u64,
+                seconds: seconds_of(value.get("elapsed_time").and_then(|v| v.as_str()).unwrap_or("")),
+                epoch: get("epoch"),
+                total_tokens: value.get("total_tokens").and_then(serde_json::Value::as_u64).unwrap_or(0),
+            });
+        }
+    }
+    Ok((steps, validation))
+}
+
+/// `0:01:42` → 102.
+fn seconds_of(clock: &str) -> f64 {
+    clock.split(':').filter_map(|part| part.parse::<f64>().ok()).fold(0.0, |sum, part| sum * 60.0 + part)
+}

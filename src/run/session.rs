@@ -1,0 +1,244 @@
+//! One training from its first or last step to its end: batches, logs, checkpoints.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::base::Base;
+use super::text::Rows;
+use super::ui::{Bar, Ui, bar_message, step_line};
+use crate::backend::Kernels;
+use crate::checkpoint::{self, CheckpointError, Context};
+use crate::config::RunConfig;
+use crate::config::choices::NanPolicy;
+use crate::config::text::Resume;
+use crate::data::Prefetch;
+use crate::error::{Error, IoContext, Result};
+use crate::model::{LoraConfig, ModelConfig};
+use crate::optim::AdamW;
+use crate::report::log::{StepLine, TrainerLog};
+use crate::report::record::{StepRecord, ValidationRecord};
+use crate::report::{clock, tensorboard::EventWriter};
+use crate::train::{self, LoopConfig, OnNan, Outcome, State, StepReport, TrainError};
+
+/// Name of the log of one training.
+pub const LOG: &str = "trainer_log.jsonl";
+
+/// What one training needs.
+pub struct Session<'a> {
+    /// The run's settings.
+    pub config: &'a RunConfig,
+    /// The base model.
+    pub base: &'a Base,
+    /// Configuration of the extended model, for checkpoints.
+    pub extended: &'a ModelConfig,
+    /// Training rows with this training's positions.
+    pub rows: Rows,
+    /// Folder of logs and checkpoints.
+    pub folder: &'a Path,
+    /// Name for the bar.
+    pub title: &'a str,
+    /// How progress is shown.
+    pub ui: Ui,
+    /// Raised by a signal.
+    pub stop: &'a Arc<AtomicBool>,
+}
+
+/// A validation loss of the current state, when evaluation during training was asked for.
+pub type Validate<'a> = dyn FnMut(&State) -> Result<Option<f64>> + 'a;
+
+/// Everything that is told about steps.
+struct Logs {
+    log: TrainerLog,
+    events: EventWriter,
+    every: Option<u64>,
+    steps: u64,
+    seconds: f64,
+    tokens: u64,
+    per_epoch: Option<u64>,
+    rows_per_step: u64,
+    recent: VecDeque<(u64, f64)>,
+}
+
+impl Logs {
+    /// Rate over the last steps and the time left at that rate.
+    fn pace(&self, step: u64) -> (f64, f64) {
+        let (tokens, seconds) = self.recent.iter().fold((0, 0.0), |(t, s), (tokens, seconds)| (t + tokens, s + seconds));
+        let per_step = seconds / self.recent.len().max(1) as f64;
+        (tokens as f64 / seconds.max(1e-9), per_step * (self.steps - step.min(self.steps)) as f64)
+    }
+
+    fn step(&mut self, report: &StepReport, ui: Ui, bar: &Bar) -> Result<()> {
+        self.seconds += report.seconds;
+        self.tokens += report.tokens;
+        self.recent.push_back((report.tokens, report.seconds));
+        if self.recent.len() > 20 {
+            self.recent.pop_front();
+        }
+        let (rate, remaining) = self.pace(report.step);
+        bar.at(report.step, self.steps, bar_message(report, self.steps, rate, remaining));
+        let every = self.every.unwrap_or(if report.seconds > 2.0 { 1 } else { 10 });
+        if report.step % every != 0 && report.step != 1 && report.step != self.steps {
+            return Ok(());
+        }
+        if ui == Ui::Plain {
+            ui.say(&step_line(report, self.steps, rate, remaining));
+        }
+        let epoch = self.per_epoch.map_or(0.0, |rows| (report.step * self.rows_per_step) as f64 / rows as f64);
+        let record = StepRecord {
+            step: report.step,
+            loss: report.loss,
+            grad_norm: report.grad_norm,
+            lr: report.lr,
+            tokens_per_second: rate,
+            memory_bytes: peak_memory(),
+            seconds: self.seconds,
+            epoch,
+            total_tokens: self.tokens,
+        };
+        self.log.step(&StepLine::new(&record, self.steps, report.skipped, clock::now()))?;
+        for (tag, value) in [
+            ("train/loss", record.loss),
+            ("train/grad_norm", record.grad_norm),
+            ("train/learning_rate", record.lr),
+            ("train/epoch", record.epoch),
+            ("perf/tokens_per_second", record.tokens_per_second),
+            ("memory/peak_gib", record.memory_bytes as f64 / f64::from(1 << 30)),
+        ] {
+            self.events.scalar(tag, report.step, value)?;
+        }
+        Ok(())
+    }
+}
+
+/// Peak resident memory of this process; 0 where the system does not say.
+pub fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
+    kib.map_or(0, |k| k * 1024)
+}
+
+impl Session<'_> {
+    /// A fresh state: base weights, adapters where the mode has them, zero moments.
+    fn fresh(&self) -> Result<State> {
+        let mut model = self.base.load()?;
+        let train = &self.config.train;
+        let lora = train.lora.clone().unwrap_or(LoraConfig { rank: 1, alpha: 1.0, rslora: false, targets: Vec::new() });
+        train::prepare(&mut model, train.mode, &lora, train.seed)?;
+        model.config.rope = self.config.positions.training_rope().clone();
+        let optimizer = AdamW::new(self.config.optim.adamw, &model.params);
+        Ok(State { model, optimizer, step: 0, skipped: 0 })
+    }
+
+    /// The checkpoint to continue from, if there is one.
+    fn found(&self, main: bool) -> Result<Option<PathBuf>> {
+        let (from, named) = match &self.config.output.resume {
+            Resume::Never => return Ok(None),
+            Resume::Path(path) if main => (path.as_path(), true),
+            Resume::Auto | Resume::Path(_) => (self.folder, false),
+        };
+        // A checkpoint folder itself, or a run folder that holds some.
+        let is_checkpoint = from.join("COMPLETE").exists();
+        let (newest, rejected) = match is_checkpoint {
+            true => (Some(from.to_path_buf()), Vec::new()),
+            false => checkpoint::newest(from)?,
+        };
+        for remark in &rejected {
+            self.ui.say(&format!("ignored an incomplete checkpoint: {remark}"));
+        }
+        match newest {
+            None if named => Err(CheckpointError::Missing { path: from.to_path_buf(), rejected }.into()),
+            newest => Ok(newest),
+        }
+    }
+
+    /// Trains to the end or to a signal. `main` is the run's own training, to which `--resume PATH` applies.
+    pub fn run(&self, kernels: &dyn Kernels, main: bool, validate: &mut Validate) -> Result<(State, Outcome)> {
+        std::fs::create_dir_all(self.folder).context("create", self.folder)?;
+        let mut state = self.fresh()?;
+        let mut seconds = 0.0;
+        if let Some(path) = self.found(main)? {
+            seconds = checkpoint::restore(&path, &mut state)?;
+            self.ui.say(&format!("continuing from {} (step {})", path.display(), state.step));
+        }
+        let config = self.config;
+        let (steps, accum, micro) = (config.train.steps, config.train.accum as u64, config.train.micro_batch);
+        if state.step >= steps {
+            return Ok((state, Outcome::Finished));
+        }
+        let log_path = self.folder.join(LOG);
+        let log = match log_path.exists() {
+            true => TrainerLog::resume(&log_path, state.step)?.0,
+            false => TrainerLog::create(&log_path)?,
+        };
+        let events_dir = self.folder.join("runs").join(clock::tensorboard_folder(clock::now(), &clock::host()));
+        let events = EventWriter::resume(&events_dir, state.step)?;
+        let mut logs = Logs {
+            log,
+            events,
+            every: config.output.log_every,
+            steps,
+            seconds,
+            tokens: state.step * config.tokens_per_step() as u64,
+            per_epoch: self.rows.per_epoch(),
+            rows_per_step: accum * micro as u64,
+            recent: VecDeque::new(),
+        };
+        let rows = self.rows.clone();
+        let mut batches = Prefetch::new(state.step * accum..steps * accum, move |i| rows.batch(i * micro as u64, micro));
+        let mut next = || batches.next().expect("session: one batch per micro-batch of the run");
+        let peak = config.optim.lr;
+        let loop_config = LoopConfig {
+            steps,
+            accum,
+            schedule: config.schedule(),
+            embed_lr_ratio: config.optim.lr_embed / peak.max(f64::MIN_POSITIVE),
+            recompute: config.train.recompute,
+            on_nan: match config.train.nan {
+                NanPolicy::Stop => OnNan::Stop,
+                NanPolicy::Skip => OnNan::Skip,
+            },
+        };
+        let bar = self.ui.bar(self.title, steps);
+        let first = state.step;
+        let mut after_step = |report: &StepReport, state: &State| -> Result<()> {
+            logs.step(report, self.ui, &bar)?;
+            if report.step % config.output.save_every == 0 && report.step < steps {
+                self.save(state, logs.seconds)?;
+            }
+            if config.eval.every.is_some_and(|n| report.step % n == 0) {
+                if let Some(loss) = validate(state)? {
+                    logs.log.validation(&ValidationRecord { step: report.step, loss }, steps, clock::now())?;
+                    logs.events.scalar("eval/loss", report.step, loss)?;
+                    bar.say(self.ui, &format!("step {} | validation loss {loss:.4}", report.step));
+                }
+            }
+            Ok(())
+        };
+        let outcome = train::train(kernels, &mut state, &loop_config, &mut next, self.stop, &mut after_step);
+        let seconds = logs.seconds;
+        let outcome = outcome.map_err(|e| self.with_last_checkpoint(e))?;
+        if state.step > first {
+            self.save(&state, seconds)?;
+        }
+        Ok((state, outcome))
+    }
+
+    fn save(&self, state: &State, seconds: f64) -> Result<()> {
+        let base_name = self.base.dir.path().display().to_string();
+        let context = Context { base: &self.base.dir, config: self.extended, base_name: &base_name, seconds };
+        checkpoint::save(self.folder, state, &context, self.config.output.keep).map(drop)
+    }
+
+    /// A diverged run names the checkpoint it can go back to.
+    fn with_last_checkpoint(&self, error: Error) -> Error {
+        match (error, checkpoint::newest(self.folder)) {
+            (Error::Train(TrainError::Diverged { first, count, last_good, parameter, .. }), Ok((Some(path), _))) => {
+                TrainError::Diverged { first, count, last_good, parameter, saved: vec![path] }.into()
+            }
+            (error, _) => error,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The text of a run: what it trains on and what it is measured on.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::text::Source;
+use crate::config::{ConfigError, Problem, RunConfig};
+use crate::data::synthetic::{STAGES, Stage};
+use crate::data::{
+    Batch, BatchBuilder, CacheUse, Corpus, CorpusOptions, DataError, Encode, NotText, Progress, RowOptions, RowSet, SkipReport, Sources, Specials, Split,
+    SyntheticBuilder, cache_folder,
+};
+use crate::error::{IoContext, Result};
+use crate::io::TextTokenizer;
+use crate::positions::PositionPlan;
+use crate::units::format_count;
+
+/// Where training rows come from.
+#[derive(Clone)]
+pub enum Rows {
+    /// A tokenised corpus.
+    Corpus(BatchBuilder),
+    /// Documents written as they are needed.
+    Synthetic(SyntheticBuilder),
+}
+
+impl Rows {
+    /// The batch of `rows` rows that begins with the run's row `first`.
+    pub fn batch(&self, first: u64, rows: usize) -> Result<Batch> {
+        match self {
+            Self::Corpus(builder) => Ok(builder.batch(first, rows)),
+            Self::Synthetic(builder) => builder.batch(first, rows),
+        }
+    }
+
+    /// The same rows at other positions.
+    pub fn with_method(&self, method: Arc<dyn PositionPlan>) -> Self {
+        match self.clone() {
+            Self::Corpus(builder) => Self::Corpus(BatchBuilder { method, ..builder }),
+            Self::Synthetic(builder) => Self::Synthetic(SyntheticBuilder { method, ..builder }),
+        }
+    }
+
+    /// Rows of one pass over the data; `None` when the text never ends.
+    pub fn per_epoch(&self) -> Option<u64> {
+        match self {
+            Self::Corpus(builder) => Some(builder.rows.rows_per_epoch()),
+            Self::Synthetic(_) => None,
+        }
+    }
+}
+
+/// Training rows, evaluation text, and what to say about them.
+pub struct RunText {
+    /// Training rows.
+    pub rows: Rows,
+    /// Evaluation documents, without special tokens.
+    pub eval: Vec<Vec<u32>>,
+    /// One line for the first screen.
+    pub summary: String,
+    /// Changes when the training text or its tokens change.
+    pub hash: String,
+    /// What was left out, and why.
+    pub skipped: SkipReport,
+}
+
+/// Tokens of the synthetic documents that the built-in model is measured on.
+fn long_stage(longest: usize) -> Stage {
+    let mut stages: Vec<Stage> = STAGES.into_iter().filter(|s| s.name.starts_with("long-")).collect();
+    stages.sort_by_key(|s| s.length);
+    let fitting = stages.iter().find(|s| s.length >= longest).or(stages.last());
+    *fitting.expect("synthetic: there is a long stage")
+}
+
+/// Documents of the evaluation: enough for three windows of the longest length.
+const SYNTHETIC_DOCS: u64 = 6;
+
+/// Tokenises or finds the run's text. `progress` hears about tokenising.
+pub fn open(config: &RunConfig, tokenizer: &TextTokenizer, progress: &dyn Fn(Progress)) -> Result<RunText> {
+    let method = config.positions.plan().map_err(|e| ConfigError::Problems(vec![Problem::from_error(&e)]))?;
+    let longest = config.eval.at.iter().copied().max().unwrap_or(config.positions.target);
+    let (seed, attention, seq_len) = (config.train.seed, config.positions.attend, config.data.seq_len);
+    let synthetic = config.data.train.iter().find_map(|s| match s {
+        Source::Synthetic(stage) => Some(*stage),
+        Source::Path(_) => None,
+    });
+    let given = match &config.data.eval {
+        Some(path) => Some(vec![eval_file(path, tokenizer)?]),
+        None => None,
+    };
+    if let Some(stage) = synthetic {
+        let rows = Rows::Synthetic(SyntheticBuilder { stage, method, seed, attention, seq_len });
+        let eval = given.map_or_else(|| synthetic_eval(longest), Ok)?;
+        let summary = format!("{stage}, written as it is needed");
+        return Ok(RunText { rows, eval, summary, hash: stage.to_string(), skipped: SkipReport::default() });
+    }
+    let paths: Vec<_> = config.data.train.iter().filter_map(|s| match s {
+        Source::Path(path) => Some(path.clone()),
+        Source::Synthetic(_) => None,
+    }).collect();
+    let sources = Sources::collect(&paths)?;
+    let options = CorpusOptions {
+        columns: config.data.columns.clone(),
+        specials: Specials::of(tokenizer),
+        cache: cache_folder::cache_folders(config.data.cache.as_deref(), &|k| std::env::var_os(k), &config.output.out),
+    };
+    let corpus = Arc::new(Corpus::open(&sources, tokenizer, &options, progress)?);
+    let split = Split::new(&corpus, config.data.val, config.positions.target)?;
+    let span = method.span_rows() * seq_len;
+    let rows = RowSet::new(Arc::clone(&corpus), &split.train, RowOptions { seq_len, span, packing: config.data.packing })?;
+    let mut skipped = corpus.skipped.clone();
+    skipped.merge(rows.skipped());
+    // One stream: held-back documents are usually shorter than the lengths to be measured.
+    let held_back = || vec![split.val.iter().flat_map(|p| corpus.doc(p.doc)[p.tokens.clone()].iter().copied()).collect()];
+    let eval = given.unwrap_or_else(held_back);
+    let cached = if matches!(corpus.cache, CacheUse::Hit) { " (cached)" } else { "" };
+    let mut summary = format!("{} documents, {} tokens{cached}", format_count(corpus.docs() as u64), format_count(corpus.tokens() as u64));
+    if skipped.total() > 0 {
+        summary += &format!(", skipped {skipped}");
+    }
+    let hash = format!("{}-{}", sources.hash()?.to_hex(), tokenizer.identity());
+    let rows = Rows::Corpus(BatchBuilder { rows: Arc::new(rows), method, seed, attention });
+    Ok(RunText { rows, eval, summary, hash: blake3::hash(hash.as_bytes()).to_hex()[..16].to_string(), skipped })
+}
+
+/// Evaluation documents never share numbers with training documents, whatever the run's seed.
+const EVAL_SEED: u64 = 0x0E7A_1DA7_A000_0001;
+
+/// A text file as one row of tokens without special tokens: the published way to measure perplexity.
+pub fn eval_file(path: &Path, tokenizer: &TextTokenizer) -> Result<Vec<u32>> {
+    let bytes = std::fs::read(path).context("read", path)?;
+    let text = String::from_utf8(bytes).map_err(|e| DataError::NotText {
+        path: path.to_path_buf(),
+        offset: e.utf8_error().valid_up_to() as u64,
+        what: NotText::Encoding,
+    })?;
+    tokenizer.encode(&text)
+}
+
+/// Documents of the built-in model's language for `ltrain eval`.
+pub fn synthetic_eval(longest: usize) -> Result<Vec<Vec<u32>>> {
+    let long = long_stage(longest);
+    (0..SYNTHETIC_DOCS).map(|i| Ok(long.document(EVAL_SEED, i)?.tokens)).collect()
+}
