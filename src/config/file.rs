@@ -166,7 +166,7 @@ impl Settings {
     }
 
     /// Keys and values of what is set.
-    pub(super) fn to_table(&self) -> Table {
+    pub(crate) fn to_table(&self) -> Table {
         Table::try_from(self).expect("settings: every value is a TOML value")
     }
 

@@ -11,6 +11,7 @@ use super::files::ModelFiles;
 use super::hf_config::fields::{Fields, brief};
 use super::safetensors::{Storage, write_safetensors};
 use crate::error::Result;
+use crate::model::{LoraConfig, Param, Params};
 use crate::tensor::{Shape, Tensor};
 
 /// The adapter's settings.

@@ -136,8 +136,8 @@ impl Session<'_> {
     fn found(&self, main: bool) -> Result<Option<PathBuf>> {
         let (from, named) = match &self.config.output.resume {
             Resume::Never => return Ok(None),
-            Resume::Path(path) if main => (path.as_path(), true),
-            Resume::Auto | Resume::Path(_) => (self.folder, false),
+            Resume::From(path) if main => (path.as_path(), true),
+            Resume::Auto | Resume::From(_) => (self.folder, false),
         };
         // A checkpoint folder itself, or a run folder that holds some.
         let is_checkpoint = from.join("COMPLETE").exists();

@@ -7,7 +7,7 @@ use crate::config::text::Source;
 use crate::config::{ConfigError, Problem, RunConfig};
 use crate::data::synthetic::{STAGES, Stage};
 use crate::data::{
-    Batch, BatchBuilder, CacheUse, Corpus, CorpusOptions, DataError, Encode, NotText, Progress, RowOptions, RowSet, SkipReport, Sources, Specials, Split,
+    Batch, BatchBuilder, CacheUse, Corpus, CorpusOptions, DataError, Encode, NotText, Progress, RowOptions, RowSet, Sources, Specials, Split,
     SyntheticBuilder, cache_folder,
 };
 use crate::error::{IoContext, Result};
@@ -60,8 +60,6 @@ pub struct RunText {
     pub summary: String,
     /// Changes when the training text or its tokens change.
     pub hash: String,
-    /// What was left out, and why.
-    pub skipped: SkipReport,
 }
 
 /// Tokens of the synthetic documents that the built-in model is measured on.
@@ -92,7 +90,7 @@ pub fn open(config: &RunConfig, tokenizer: &TextTokenizer, progress: &dyn Fn(Pro
         let rows = Rows::Synthetic(SyntheticBuilder { stage, method, seed, attention, seq_len });
         let eval = given.map_or_else(|| synthetic_eval(longest), Ok)?;
         let summary = format!("{stage}, written as it is needed");
-        return Ok(RunText { rows, eval, summary, hash: stage.to_string(), skipped: SkipReport::default() });
+        return Ok(RunText { rows, eval, summary, hash: stage.to_string() });
     }
     let paths: Vec<_> = config.data.train.iter().filter_map(|s| match s {
         Source::Path(path) => Some(path.clone()),
@@ -113,14 +111,14 @@ pub fn open(config: &RunConfig, tokenizer: &TextTokenizer, progress: &dyn Fn(Pro
     // One stream: held-back documents are usually shorter than the lengths to be measured.
     let held_back = || vec![split.val.iter().flat_map(|p| corpus.doc(p.doc)[p.tokens.clone()].iter().copied()).collect()];
     let eval = given.unwrap_or_else(held_back);
-    let cached = if matches!(corpus.cache, CacheUse::Hit) { " (cached)" } else { "" };
+    let cached = if matches!(corpus.cache, CacheUse::Hit(_)) { " (cached)" } else { "" };
     let mut summary = format!("{} documents, {} tokens{cached}", format_count(corpus.docs() as u64), format_count(corpus.tokens() as u64));
     if skipped.total() > 0 {
         summary += &format!(", skipped {skipped}");
     }
     let hash = format!("{}-{}", sources.hash()?.to_hex(), tokenizer.identity());
     let rows = Rows::Corpus(BatchBuilder { rows: Arc::new(rows), method, seed, attention });
-    Ok(RunText { rows, eval, summary, hash: blake3::hash(hash.as_bytes()).to_hex()[..16].to_string(), skipped })
+    Ok(RunText { rows, eval, summary, hash: blake3::hash(hash.as_bytes()).to_hex()[..16].to_string() })
 }
 
 /// Evaluation documents never share numbers with training documents, whatever the run's seed.
@@ -134,7 +132,8 @@ pub fn eval_file(path: &Path, tokenizer: &TextTokenizer) -> Result<Vec<u32>> {
         offset: e.utf8_error().valid_up_to() as u64,
         what: NotText::Encoding,
     })?;
-    tokenizer.encode(&text)
+    // As every tool that opens files in text mode: a carriage return before a line break is not content.
+    tokenizer.encode(&text.replace("\r\n", "\n"))
 }
 
 /// Documents of the built-in model's language for `ltrain eval`.

@@ -13,7 +13,7 @@ pub mod vocabulary;
 
 pub use probe::{Probe, Prompt, Recall, recalls};
 pub use stage::{STAGES, Stage};
-pub use tokenizer::{tokenizer_config_json, tokenizer_json};
+pub use tokenizer::{tokenizer_config_json, tokenizer_identity, tokenizer_json};
 pub use vocabulary::text;
 
 use std::ops::Range;

@@ -53,3 +53,8 @@ pub fn tokenizer_config_json(context: usize) -> String {
     });
     format!("{config:#}\n")
 }
+
+/// Hash of [`tokenizer_json`]: a model whose tokenizer has it speaks this language.
+pub fn tokenizer_identity() -> String {
+    blake3::hash(tokenizer_json().as_bytes()).to_hex().to_string()
+}

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::ModelError;
 use super::safetensors::Storage;
-use crate::error::Result;
+use crate::error::{IoContext, Result};
 use crate::model::{Arch, ModelConfig, RopeScaling};
 use fields::Fields;
 
@@ -36,6 +36,13 @@ const CONTEXT: RangeInclusive<usize> = 1..=u32::MAX as usize;
 /// The class name in `config.json`.
 pub fn class_name(arch: Arch) -> &'static str {
     ARCHITECTURES[arch as usize].0
+}
+
+/// [`parse_config`] of a file.
+pub fn read_config(path: &Path) -> Result<ModelConfig> {
+    let bytes = std::fs::read(path).context("read", path)?;
+    let raw = serde_json::from_slice(&bytes).map_err(|cause| ModelError::Json { path: path.to_path_buf(), cause })?;
+    parse_config(path, &raw)
 }
 
 /// Reads a `config.json`; `path` is what messages call it.
