@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use ltrain::backend::gpu;
 use ltrain::cli::{self, Cli, Command, ConfigCommand};
 use ltrain::config::{ModelInfo, RunConfig, Settings};
+use ltrain::doctor;
 use ltrain::error::{Explain, IoError, Shown};
 use ltrain::run::{self, Ending, print};
-use ltrain::doctor;
 
 /// EX_TEMPFAIL: the same command again continues.
 const STOPPED: u8 = 75;
