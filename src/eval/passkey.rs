@@ -83,14 +83,11 @@ pub enum CellNews {
     },
 }
 
-/// Asks every question of the plan. `answer` says which tokens a model puts at the answers' places, for questions of one
-/// length; usually it is [`answers`]. `None` when `stop` was raised in between.
-pub fn grid(
-    plan: &PasskeyPlan,
-    answer: &mut dyn FnMut(&[Question]) -> Result<Vec<Vec<u32>>>,
-    stop: &AtomicBool,
-    news: &mut dyn FnMut(CellNews),
-) -> Result<Option<Grid>> {
+/// Says which tokens a model puts at the answers' places, for questions of one length.
+pub type Answer<'a> = dyn FnMut(&[Question]) -> Result<Vec<Vec<u32>>> + 'a;
+
+/// Asks every question of the plan; `answer` is usually [`answers`]. `None` when `stop` was raised in between.
+pub fn grid(plan: &PasskeyPlan, answer: &mut Answer, stop: &AtomicBool, news: &mut dyn FnMut(CellNews)) -> Result<Option<Grid>> {
     plan.check()?;
     let needs = plan.questions.shortest()?;
     let mut accuracy = vec![vec![f64::NAN; plan.lengths.len()]; plan.depths.len()];
