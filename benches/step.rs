@@ -1,6 +1,7 @@
 //! A full fine-tuning step on the CPU: forward, backward, clip, AdamW, in f32.
 //!
-//! `cargo bench --bench step -- [--only NAME] [--seconds S] [--threads N] [--json FILE]`; compared with PyTorch by
+//! The last case holds attention to memory linear in the sequence: one layer at 32k tokens, whose scores alone would take
+//! 32 GiB, must stay below 2 GiB. `cargo bench --bench step -- [--only NAME] [--seconds S] [--threads N] [--json FILE]`; compared with PyTorch by
 //! `scripts/bench_cpu.sh`. CPU time stands beside wall time because it says more on a busy machine.
 
 use std::path::PathBuf;
@@ -28,14 +29,16 @@ struct Case {
     batch: usize,
     seq_len: usize,
     recompute: Recompute,
+    /// Peak memory that must not be passed, in MiB.
+    limit_mib: f64,
 }
 
 #[rustfmt::skip]
 const CASES: [Case; 4] = [
-    Case { name: "260k", hidden: 64, layers: 5, heads: 8, kv_heads: 4, ffn: 172, vocab: 512, tied: true, batch: 8, seq_len: 512, recompute: Recompute::Nothing },
-    Case { name: "10m", hidden: 288, layers: 6, heads: 6, kv_heads: 6, ffn: 768, vocab: 4096, tied: true, batch: 8, seq_len: 256, recompute: Recompute::Nothing },
-    Case { name: "134m", hidden: 768, layers: 12, heads: 12, kv_heads: 12, ffn: 2048, vocab: 32000, tied: false, batch: 1, seq_len: 512, recompute: Recompute::Nothing },
-    Case { name: "32k-tokens", hidden: 64, layers: 1, heads: 8, kv_heads: 4, ffn: 172, vocab: 512, tied: true, batch: 1, seq_len: 32768, recompute: Recompute::Nothing },
+    Case { name: "260k", hidden: 64, layers: 5, heads: 8, kv_heads: 4, ffn: 172, vocab: 512, tied: true, batch: 8, seq_len: 512, recompute: Recompute::Nothing, limit_mib: f64::INFINITY },
+    Case { name: "10m", hidden: 288, layers: 6, heads: 6, kv_heads: 6, ffn: 768, vocab: 4096, tied: true, batch: 8, seq_len: 256, recompute: Recompute::Nothing, limit_mib: f64::INFINITY },
+    Case { name: "134m", hidden: 768, layers: 12, heads: 12, kv_heads: 12, ffn: 2048, vocab: 32000, tied: false, batch: 1, seq_len: 512, recompute: Recompute::Nothing, limit_mib: f64::INFINITY },
+    Case { name: "32k-tokens", hidden: 64, layers: 1, heads: 8, kv_heads: 4, ffn: 172, vocab: 512, tied: true, batch: 1, seq_len: 32768, recompute: Recompute::Nothing, limit_mib: 2048.0 },
 ];
 
 #[derive(Parser)]
@@ -123,8 +126,7 @@ fn measure(case: &Case, seconds: f64) -> Result<Measured> {
     let batch = [Batch::contiguous(&rows)];
     let stop = AtomicBool::new(false);
     let mut step = || -> Result<f64> {
-        let (grads, loss) =
-            gradients(&Cpu, &model, &batch, case.recompute, &stop)?.expect("bench: nothing raises the stop flag");
+        let (grads, loss) = gradients(&Cpu, &model, &batch, case.recompute, &stop)?.expect("bench: nothing raises the stop flag");
         optimizer.apply(&Cpu, &mut model.params, &grads, |_| 1e-4)?;
         Ok(loss)
     };
@@ -159,6 +161,7 @@ fn main() -> Result<()> {
     println!("case          tokens   steps   median ms   p90 ms   best ms   cpu ms (user+sys)   tokens/s   peak MiB");
     for case in CASES.iter().filter(|c| args.only.is_empty() || args.only.iter().any(|o| o == c.name)) {
         let m = measure(case, args.seconds)?;
+        assert!(m.peak_mib <= case.limit_mib, "{}: peak {:.0} MiB, allowed {}", case.name, m.peak_mib, case.limit_mib);
         assert!(m.loss.is_finite(), "{}: loss {}", case.name, m.loss);
         let tokens = case.batch * case.seq_len;
         let ms = |s: f64| s * 1e3;

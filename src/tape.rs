@@ -153,7 +153,7 @@ impl<'a> Tape<'a> {
     /// `(B,T,H·D)` seen as `(B,T,H,D)`: the same values, the same slot.
     pub fn split_heads(&self, x: &Var, head_dim: usize) -> Result<Var> {
         let [b, t, width] = x.value.dims("split_heads: x (B,T,H·D)")?;
-        self.view(x, [b, t, width / head_dim, head_dim])
+        self.view(x, [b, t, width.checked_div(head_dim).unwrap_or(0), head_dim])
     }
 
     /// `(B,T,H,D)` seen as `(B,T,H·D)`.

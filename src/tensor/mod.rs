@@ -3,6 +3,7 @@
 //! Row-major and contiguous always; a view that would need strides is an op. Activations are `(batch, seq_len, heads,
 //! head_dim)` or `(batch, seq_len, hidden)`.
 
+pub(crate) mod pool;
 mod shape;
 
 use std::sync::Arc;
@@ -69,12 +70,29 @@ impl std::fmt::Display for Dtype {
 }
 
 /// The memory behind a tensor. Data is a closed set; only kernels are open.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub enum Buffer {
     /// Host floats.
     F32(Vec<f32>),
     /// Host integers.
     U32(Vec<u32>),
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        match self {
+            Self::F32(v) => Self::F32(pool::copied(v)),
+            Self::U32(v) => Self::U32(v.clone()),
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Self::F32(v) = self {
+            pool::give(std::mem::take(v));
+        }
+    }
 }
 
 /// A shape over a shared buffer. Cloning is cheap; writing needs the only handle.
@@ -102,7 +120,7 @@ impl Tensor {
     /// Float zeros.
     pub fn zeros(shape: impl Into<Shape>) -> Self {
         let shape = shape.into();
-        Self::f32(vec![0.0; shape.len()], shape)
+        Self::f32(pool::zeroed(shape.len()), shape)
     }
 
     /// A float scalar, shape `[]`.

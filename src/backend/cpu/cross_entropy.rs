@@ -1,22 +1,23 @@
 use super::Cpu;
 use super::gemm::{Mat, gemm};
+use super::scratch::Scratch;
+use super::vector;
 use crate::error::Result;
 use crate::ops::cross_entropy::{CrossEntropyKernels, CrossEntropyOut, IGNORE, Targets};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, pool};
 use rayon::prelude::*;
 
 /// Floats of logits held at once (4 MiB): large enough for the GEMM to run at full speed, far from `rows · vocab`.
 const LOGITS: usize = 1 << 20;
 
+/// Rows of logits held at least: every tile reads `w`, and reads and writes `dw`, once.
+const FEWEST_ROWS: usize = 256;
+
 /// Turns one row of logits into its negative log-likelihood and, in place, into `factor·(softmax − onehot)`.
 fn row_loss(z: &mut [f32], target: usize, factor: Option<f32>) -> f32 {
-    let max = z.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let max = vector::max(z);
     let at_target = z[target];
-    for v in z.iter_mut() {
-        *v -= max;
-    }
-    super::vector::exp_inplace(z);
-    let sum: f32 = z.chunks(1024).map(|c| c.iter().sum::<f32>()).sum();
+    let sum = vector::exp_sum(z, max);
     if let Some(factor) = factor {
         let over = factor / sum;
         for v in z.iter_mut() {
@@ -32,21 +33,24 @@ impl CrossEntropyKernels for Cpu {
         let [rows, c] = h.rows_cols("cross_entropy: h (…,C)")?;
         let [vocab, _] = w.dims("cross_entropy: w (V,C)")?;
         w.expect("cross_entropy: w (V,C)", [vocab, c])?;
-        let [target_rows] = [targets.ids.shape().len()];
-        assert_eq!(target_rows, rows, "cross_entropy: one target per row");
+        let lead = &h.shape().dims()[..h.shape().dims().len() - 1];
+        targets.ids.expect("cross_entropy: targets (B,T)", lead)?;
+        if let Some(weights) = &targets.weights {
+            weights.expect("cross_entropy: weights (B,T)", lead)?;
+        }
         let (hs, ws, ids) = (h.as_f32()?, w.as_f32()?, targets.ids.as_u32()?);
         let weights = targets.weights.as_ref().map(Tensor::as_f32).transpose()?;
         let counted: Vec<usize> = (0..rows).filter(|&n| ids[n] != IGNORE).collect();
 
         let mut nll = vec![0.0; rows];
         let mut loss = 0.0f64;
-        let mut dh = wants[0].then(|| vec![0.0; rows * c]);
-        let mut dw = wants[1].then(|| vec![0.0; vocab * c]);
+        let mut dh = wants[0].then(|| pool::zeroed(rows * c));
+        let mut dw = wants[1].then(|| pool::zeroed(vocab * c));
         let any = wants[0] || wants[1];
-        let tile = (LOGITS / vocab).clamp(1, rows.max(1));
-        let mut z = vec![0.0; tile * vocab];
-        let mut packed = vec![0.0; tile * c];
-        let mut dpacked = vec![0.0; if wants[0] { tile * c } else { 0 }];
+        let tile = (LOGITS / vocab.max(1)).max(FEWEST_ROWS).min(counted.len()).max(1);
+        let mut z = Scratch::dirty(tile * vocab);
+        let mut packed = Scratch::dirty(tile * c);
+        let mut dpacked = Scratch::dirty(if wants[0] { tile * c } else { 0 });
         for places in counted.chunks(tile) {
             let n = places.len();
             for (row, &place) in packed.chunks_exact_mut(c).zip(places) {

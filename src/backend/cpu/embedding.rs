@@ -1,7 +1,7 @@
 use super::{Cpu, fill_rows};
 use crate::error::Result;
 use crate::ops::embedding::EmbeddingKernels;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, pool};
 use rayon::prelude::*;
 
 impl EmbeddingKernels for Cpu {
@@ -19,8 +19,9 @@ impl EmbeddingKernels for Cpu {
 
     fn embedding_bwd(&self, dy: &Tensor, ids: &Tensor, vocab: usize) -> Result<Tensor> {
         let [_, c] = dy.rows_cols("embedding_bwd: dy (B,T,C)")?;
+        ids.expect("embedding_bwd: ids (B,T)", &dy.shape().dims()[..dy.shape().dims().len() - 1])?;
         let (dys, ids) = (dy.as_f32()?, ids.as_u32()?);
-        let mut dw = vec![0.0; vocab * c];
+        let mut dw = pool::zeroed(vocab * c);
         // Each task owns a range of vocabulary rows and walks all tokens in order, so no two tasks add to one row and
         // the order of summation is that of the tokens.
         let step = vocab.div_ceil(rayon::current_num_threads()).max(1);

@@ -72,3 +72,6 @@ pub fn gemm(alpha: f32, a: Mat, b: Mat, beta: f32, c: &mut [f32]) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@ use super::Cpu;
 use super::gemm::{Mat, gemm};
 use crate::error::Result;
 use crate::ops::linear::LinearKernels;
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{Shape, Tensor, pool};
 
 /// `(…, in)` → `(…, out)`.
 pub(super) fn with_last(shape: &Shape, last: usize) -> Shape {
@@ -18,7 +18,7 @@ impl LinearKernels for Cpu {
         let [n, k] = w.dims("linear: w (out,in)")?;
         let [rows, _] = x.rows_cols("linear: x (…,in)")?;
         x.expect("linear: x (…,in)", with_last(x.shape(), k))?;
-        let mut y = vec![0.0; rows * n];
+        let mut y = pool::dirty(rows * n);
         gemm(1.0, Mat::new(x.as_f32()?, rows, k), Mat::new(w.as_f32()?, n, k).t(), 0.0, &mut y);
         Ok(Tensor::f32(y, with_last(x.shape(), n)))
     }
@@ -27,7 +27,7 @@ impl LinearKernels for Cpu {
         let [n, k] = w.dims("linear_bwd_x: w (out,in)")?;
         let [rows, _] = dy.rows_cols("linear_bwd_x: dy (…,out)")?;
         dy.expect("linear_bwd_x: dy (…,out)", with_last(dy.shape(), n))?;
-        let mut dx = vec![0.0; rows * k];
+        let mut dx = pool::dirty(rows * k);
         gemm(1.0, Mat::new(dy.as_f32()?, rows, n), Mat::new(w.as_f32()?, n, k), 0.0, &mut dx);
         Ok(Tensor::f32(dx, with_last(dy.shape(), k)))
     }
@@ -36,7 +36,7 @@ impl LinearKernels for Cpu {
         let [rows, n] = dy.rows_cols("linear_bwd_w: dy (…,out)")?;
         let [_, k] = x.rows_cols("linear_bwd_w: x (…,in)")?;
         x.expect("linear_bwd_w: x (…,in)", with_last(dy.shape(), k))?;
-        let mut dw = vec![0.0; n * k];
+        let mut dw = pool::dirty(n * k);
         gemm(1.0, Mat::new(dy.as_f32()?, rows, n).t(), Mat::new(x.as_f32()?, rows, k), 0.0, &mut dw);
         Ok(Tensor::f32(dw, [n, k]))
     }

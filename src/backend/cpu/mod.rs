@@ -26,6 +26,8 @@ mod vector;
 
 use rayon::prelude::*;
 
+use crate::tensor::pool;
+
 /// Runs every op on the host's cores.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cpu;
@@ -40,7 +42,7 @@ fn rows_per_task(cols: usize) -> usize {
 
 /// A new vector of `rows · cols` floats, filled by `fill(first_row, rows)` in parallel.
 fn fill_rows(rows: usize, cols: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
-    let mut out = vec![0.0; rows * cols];
+    let mut out = pool::dirty(rows * cols);
     let step = rows_per_task(cols);
     out.par_chunks_mut((step * cols).max(1)).enumerate().for_each(|(task, chunk)| fill(task * step, chunk));
     out

@@ -1,28 +1,30 @@
+use super::vector::dot;
 use super::{Cpu, fill_rows, rows_per_task, sum_rows};
 use crate::error::Result;
 use crate::ops::rms_norm::RmsNormKernels;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, pool};
 use rayon::prelude::*;
 
 fn inverse_rms(x: &[f32], eps: f32) -> f32 {
-    let squares: f32 = x.iter().map(|v| v * v).sum();
-    1.0 / (squares / x.len() as f32 + eps).sqrt()
+    1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt()
 }
 
 fn normalise(x: &[f32], w: &[f32], eps: f32, shape: &Tensor) -> (Tensor, Tensor) {
     let c = w.len();
-    let rows = x.len() / c;
+    let rows = x.len().checked_div(c).unwrap_or(0);
     let step = rows_per_task(c);
-    let mut y = vec![0.0; x.len()];
-    let mut rstd = vec![0.0; rows];
-    y.par_chunks_mut(step * c).zip(rstd.par_chunks_mut(step)).zip(x.par_chunks(step * c)).for_each(|((y, rstd), x)| {
-        for ((y, r), x) in y.chunks_exact_mut(c).zip(rstd).zip(x.chunks_exact(c)) {
-            *r = inverse_rms(x, eps);
-            for j in 0..c {
-                y[j] = w[j] * x[j] * *r;
+    let mut y = pool::dirty(x.len());
+    let mut rstd = pool::dirty(rows);
+    y.par_chunks_mut((step * c).max(1)).zip(rstd.par_chunks_mut(step)).zip(x.par_chunks((step * c).max(1))).for_each(
+        |((y, rstd), x)| {
+            for ((y, r), x) in y.chunks_exact_mut(c).zip(rstd).zip(x.chunks_exact(c)) {
+                *r = inverse_rms(x, eps);
+                for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
+                    *y = w * x * *r;
+                }
             }
-        }
-    });
+        },
+    );
     (Tensor::f32(y, shape.shape()), Tensor::f32(rstd, [rows]))
 }
 
@@ -59,14 +61,22 @@ impl RmsNormKernels for Cpu {
     ) -> Result<(Tensor, Option<Tensor>)> {
         let [rows, c] = x.rows_cols("rms_norm_bwd: x (…,C)")?;
         dy.expect("rms_norm_bwd: dy (…,C)", x.shape())?;
+        w.expect("rms_norm_bwd: w (C)", [c])?;
+        rstd.expect("rms_norm_bwd: rstd (rows)", [rows])?;
+        if let Some(dh) = dh {
+            dh.expect("rms_norm_bwd: dh (…,C)", x.shape())?;
+        }
         let (dys, xs, ws, rs) = (dy.as_f32()?, x.as_f32()?, w.as_f32()?, rstd.as_f32()?);
         let extra = dh.map(Tensor::as_f32).transpose()?;
         let dx = fill_rows(rows, c, |first, out| {
             for (n, dx) in (first..).zip(out.chunks_exact_mut(c)) {
                 let (dy, x, r) = (&dys[n * c..][..c], &xs[n * c..][..c], rs[n]);
-                let m = (0..c).map(|j| dy[j] * ws[j] * x[j]).sum::<f32>() / c as f32;
-                for j in 0..c {
-                    dx[j] = r * (dy[j] * ws[j] - x[j] * r * r * m);
+                for ((dx, dy), w) in dx.iter_mut().zip(dy).zip(ws) {
+                    *dx = dy * w;
+                }
+                let m = r * r * dot(dx, x) / c as f32;
+                for (dx, x) in dx.iter_mut().zip(x) {
+                    *dx = r * (*dx - x * m);
                 }
                 if let Some(dh) = extra {
                     for (dx, dh) in dx.iter_mut().zip(&dh[n * c..][..c]) {
@@ -78,8 +88,8 @@ impl RmsNormKernels for Cpu {
         let dw = wants_dw.then(|| {
             let sums = sum_rows(rows, c, |n, sums| {
                 let (dy, x, r) = (&dys[n * c..][..c], &xs[n * c..][..c], rs[n]);
-                for j in 0..c {
-                    sums[j] += dy[j] * x[j] * r;
+                for ((sum, dy), x) in sums.iter_mut().zip(dy).zip(x) {
+                    *sum += dy * x * r;
                 }
             });
             Tensor::f32(sums, [c])

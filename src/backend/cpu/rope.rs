@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::Cpu;
 use crate::error::Result;
 use crate::ops::rope::{RopeFreqs, RopeKernels, RopeTable};
-use crate::tensor::{Shape, Tensor, TensorError};
+use crate::tensor::{Shape, Tensor, TensorError, pool};
 
 /// Tokens per task: a rotation is a few microseconds, less than it costs to hand one over.
 const TOKENS_PER_TASK: usize = 16;
@@ -61,7 +61,7 @@ fn rotate(x: &Tensor, table: &RopeTable, sign: f32) -> Result<Tensor> {
     table.cos.expect("rope: cos (B,T,D/2)", [b, t, half])?;
     table.sin.expect("rope: sin (B,T,D/2)", [b, t, half])?;
     x.expect("rope: x (B,T,H,D), D even", [b, t, h, 2 * half])?;
-    let mut y = Tensor::zeros(x.shape());
+    let mut y = Tensor::f32(pool::dirty(x.shape().len()), x.shape());
     if !x.shape().is_empty() {
         y.as_f32_mut()?
             .par_chunks_exact_mut(h * d)

@@ -2,9 +2,11 @@
 
 use std::ops::{Deref, DerefMut};
 
+use crate::tensor::pool;
+
 const LINE: usize = 16; // floats per 64-byte cache line
 
-/// A zeroed, cache-line-aligned `[f32]`.
+/// A cache-line-aligned `[f32]`.
 pub struct Scratch {
     floats: Vec<f32>,
     start: usize,
@@ -14,9 +16,23 @@ pub struct Scratch {
 impl Scratch {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Self {
-        let floats = vec![0.0; len + LINE - 1];
+        Self::aligned(pool::zeroed(len + LINE - 1), len)
+    }
+
+    /// `len` floats of any value, for code that overwrites every one it reads.
+    pub fn dirty(len: usize) -> Self {
+        Self::aligned(pool::dirty(len + LINE - 1), len)
+    }
+
+    fn aligned(floats: Vec<f32>, len: usize) -> Self {
         let start = floats.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE - 1);
         Self { floats, start, len }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        pool::give(std::mem::take(&mut self.floats));
     }
 }
 

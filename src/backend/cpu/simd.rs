@@ -44,6 +44,8 @@ pub trait Isa: Copy {
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// `c - a * b`, fused where the set can.
     fn neg_mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// Square root.
+    fn sqrt(self, x: Self::F) -> Self::F;
     /// The larger; `b` where either is NaN.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// The smaller; `b` where either is NaN.
@@ -186,6 +188,10 @@ impl Isa for Portable {
         lanes(a, b, |a, b| if a < b { a } else { b })
     }
     #[inline(always)]
+    fn sqrt(self, x: [f32; 4]) -> [f32; 4] {
+        x.map(f32::sqrt)
+    }
+    #[inline(always)]
     fn pow2(self, magic: [f32; 4]) -> [f32; 4] {
         magic.map(|m| f32::from_bits((m.to_bits() << 23).wrapping_add(0x3f80_0000)))
     }
@@ -196,7 +202,7 @@ impl Isa for Portable {
 macro_rules! x86 {
     ($(#[$doc:meta])* $name:ident, $f:ty, $lanes:literal, $rows:literal:
      $load:ident $store:ident $splat:ident $add:ident $sub:ident $mul:ident $div:ident $fma:ident $fnma:ident $max:ident
-     $min:ident, $to_bits:ident $shl:ident $iadd:ident $isplat:ident $from_bits:ident) => {
+     $min:ident $sqrt:ident, $to_bits:ident $shl:ident $iadd:ident $isplat:ident $from_bits:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $name(());
@@ -233,6 +239,11 @@ macro_rules! x86 {
                 unsafe { $fnma(a, b, c) }
             }
             #[inline(always)]
+            fn sqrt(self, x: $f) -> $f {
+                // SAFETY: the token proves the set.
+                unsafe { $sqrt(x) }
+            }
+            #[inline(always)]
             fn pow2(self, magic: $f) -> $f {
                 // SAFETY: the token proves the set.
                 unsafe { $from_bits($iadd($shl::<23>($to_bits(magic)), $isplat(0x3f80_0000))) }
@@ -253,7 +264,7 @@ x86!(
     /// Sixteen lanes; made by [`dispatch`] only, after detection.
     Avx512, __m512, 16, 8:
     _mm512_loadu_ps _mm512_storeu_ps _mm512_set1_ps _mm512_add_ps _mm512_sub_ps _mm512_mul_ps _mm512_div_ps
-    _mm512_fmadd_ps _mm512_fnmadd_ps _mm512_max_ps _mm512_min_ps,
+    _mm512_fmadd_ps _mm512_fnmadd_ps _mm512_max_ps _mm512_min_ps _mm512_sqrt_ps,
     _mm512_castps_si512 _mm512_slli_epi32 _mm512_add_epi32 _mm512_set1_epi32 _mm512_castsi512_ps
 );
 
@@ -262,6 +273,6 @@ x86!(
     /// Eight lanes with fused multiply-add; made by [`dispatch`] only, after detection.
     Avx2, __m256, 8, 4:
     _mm256_loadu_ps _mm256_storeu_ps _mm256_set1_ps _mm256_add_ps _mm256_sub_ps _mm256_mul_ps _mm256_div_ps
-    _mm256_fmadd_ps _mm256_fnmadd_ps _mm256_max_ps _mm256_min_ps,
+    _mm256_fmadd_ps _mm256_fnmadd_ps _mm256_max_ps _mm256_min_ps _mm256_sqrt_ps,
     _mm256_castps_si256 _mm256_slli_epi32 _mm256_add_epi32 _mm256_set1_epi32 _mm256_castsi256_ps
 );

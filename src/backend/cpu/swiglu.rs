@@ -1,14 +1,14 @@
 use super::{CHUNK, Cpu, vector};
 use crate::error::Result;
 use crate::ops::swiglu::SwigluKernels;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, pool};
 use rayon::prelude::*;
 
 impl SwigluKernels for Cpu {
     fn swiglu_fwd(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
         up.expect("swiglu: up", gate.shape())?;
         let (g, u) = (gate.as_f32()?, up.as_f32()?);
-        let mut y = vec![0.0; g.len()];
+        let mut y = pool::dirty(g.len());
         y.par_chunks_mut(CHUNK)
             .zip(g.par_chunks(CHUNK))
             .zip(u.par_chunks(CHUNK))
@@ -18,8 +18,9 @@ impl SwigluKernels for Cpu {
 
     fn swiglu_bwd(&self, dy: &Tensor, gate: &Tensor, up: &Tensor) -> Result<(Tensor, Tensor)> {
         dy.expect("swiglu_bwd: dy", gate.shape())?;
+        up.expect("swiglu_bwd: up", gate.shape())?;
         let (d, g, u) = (dy.as_f32()?, gate.as_f32()?, up.as_f32()?);
-        let (mut dg, mut du) = (vec![0.0; g.len()], vec![0.0; g.len()]);
+        let (mut dg, mut du) = (pool::dirty(g.len()), pool::dirty(g.len()));
         dg.par_chunks_mut(CHUNK)
             .zip(du.par_chunks_mut(CHUNK))
             .zip(d.par_chunks(CHUNK))

@@ -1,6 +1,7 @@
 //! Vector arithmetic on slices, single-threaded; callers split the rows over threads.
 
 use super::simd::{Isa, Task, dispatch};
+use crate::ops::optim::AdamWStep;
 
 /// The widest vector of any [`Isa`].
 const MAX_LANES: usize = 16;
@@ -55,23 +56,85 @@ fn sigmoid<I: Isa>(isa: I, x: I::F) -> I::F {
     isa.div(one, isa.add(one, isa.exp(isa.sub(isa.splat(0.0), x))))
 }
 
-/// `x[i] = e^x[i]`; see [`Isa::exp`] for range and error.
-pub fn exp_inplace(x: &mut [f32]) {
-    struct Exp<'a>(&'a mut [f32]);
-    impl Task for Exp<'_> {
+/// The largest of `x`, `-inf` of none. A NaN may be passed over.
+pub fn max(x: &[f32]) -> f32 {
+    struct Max<'a>(&'a [f32]);
+    impl Task for Max<'_> {
+        type Out = f32;
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) -> f32 {
+            let mut most = isa.splat(f32::NEG_INFINITY);
+            let vectors = self.0.chunks_exact(I::LANES);
+            let end = vectors.remainder();
+            for x in vectors {
+                most = isa.max(isa.load(x), most);
+            }
+            let mut lanes = [f32::NEG_INFINITY; MAX_LANES];
+            isa.store(most, &mut lanes);
+            lanes.iter().chain(end).copied().fold(f32::NEG_INFINITY, f32::max)
+        }
+    }
+    dispatch(Max(x))
+}
+
+/// `x[i] = e^(x[i] - shift)`; returns the sum of the new values, in partial sums of a fixed pattern. See [`Isa::exp`] for
+/// range and error.
+pub fn exp_sum(x: &mut [f32], shift: f32) -> f32 {
+    struct ExpSum<'a>(&'a mut [f32], f32);
+    impl Task for ExpSum<'_> {
+        type Out = f32;
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) -> f32 {
+            let shift = isa.splat(self.1);
+            let mut sum = isa.splat(0.0);
+            let mut vectors = self.0.chunks_exact_mut(I::LANES);
+            for x in &mut vectors {
+                let e = isa.exp(isa.sub(isa.load(x), shift));
+                sum = isa.add(sum, e);
+                isa.store(e, x);
+            }
+            let end = vectors.into_remainder();
+            let mut lanes = [f32::NEG_INFINITY; MAX_LANES];
+            lanes[..end.len()].copy_from_slice(end);
+            let e = isa.exp(isa.sub(isa.load(&lanes), shift));
+            isa.store(e, &mut lanes);
+            end.copy_from_slice(&lanes[..end.len()]);
+            lanes = [0.0; MAX_LANES];
+            isa.store(isa.add(sum, e), &mut lanes);
+            lanes.iter().sum()
+        }
+    }
+    dispatch(ExpSum(x, shift))
+}
+
+/// One AdamW step on `[p, m, v]` with gradient `g`; formulas in [`crate::ops::optim`]. Lengths are equal.
+pub fn adamw(step: &AdamWStep, g: &[f32], pmv: [&mut [f32]; 3]) {
+    struct Step<'a>(&'a AdamWStep, &'a [f32], [&'a mut [f32]; 3]);
+    impl Task for Step<'_> {
         type Out = ();
         #[inline(always)]
         fn run<I: Isa>(self, isa: I) {
+            let s = self.0;
+            let [grad_scale, beta1, beta2, rest1, rest2] =
+                [s.grad_scale, s.beta1, s.beta2, 1.0 - s.beta1, 1.0 - s.beta2].map(|x| isa.splat(x));
+            let [keep, rate, root, eps] =
+                [1.0 - s.lr * s.weight_decay, s.lr / s.bias_correction1, 1.0 / s.bias_correction2, s.eps].map(|x| isa.splat(x));
             map(
                 isa,
-                [],
-                [self.0],
+                [self.1],
+                self.2,
                 #[inline(always)]
-                |[], [x]| [isa.exp(x)],
+                |[g], [p, m, v]| {
+                    let g = isa.mul(g, grad_scale);
+                    let m = isa.mul_add(beta1, m, isa.mul(rest1, g));
+                    let v = isa.mul_add(beta2, v, isa.mul(rest2, isa.mul(g, g)));
+                    let change = isa.div(m, isa.add(isa.sqrt(isa.mul(v, root)), eps));
+                    [isa.neg_mul_add(rate, change, isa.mul(keep, p)), m, v]
+                },
             );
         }
     }
-    dispatch(Exp(x));
+    dispatch(Step(step, g, pmv));
 }
 
 /// `y += a * x`. Lengths are equal.
@@ -163,3 +226,6 @@ pub fn swiglu_bwd(dy: &[f32], gate: &[f32], up: &[f32], dgate: &mut [f32], dup: 
     }
     dispatch(Bwd([dy, gate, up], [dgate, dup]));
 }
+
+#[cfg(test)]
+mod tests;

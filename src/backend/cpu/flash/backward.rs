@@ -80,8 +80,9 @@ pub fn backward(
         Saved { plan: &plan, scale, q, o, lse, do_, starts, keys: KeyRows::new(&dims, k), values: KeyRows::new(&dims, v) };
 
     let part_floats = plan.part_floats();
-    let mut out = Scratch::zeros(dims.batch * kv_heads * plan.parts * part_floats);
+    let mut out = Scratch::dirty(dims.batch * kv_heads * plan.parts * part_floats);
     out.par_chunks_mut(part_floats).with_max_len(1).enumerate().for_each(|(n, out)| {
+        out.fill(0.0);
         let mut space = Space::new(&plan);
         let (unit, part) = (n / plan.parts, n % plan.parts);
         let (dkv, dq) = out.split_at_mut(2 * plan.kv_floats());

@@ -17,8 +17,6 @@
 mod backward;
 mod tile;
 
-use std::borrow::Cow;
-
 use rayon::prelude::*;
 
 pub use backward::backward;
@@ -99,9 +97,15 @@ impl Dims {
     }
 }
 
+/// Where [`KeyRows`] reads.
+enum Rows<'a> {
+    Given(&'a [f32]),
+    ByHead(Scratch),
+}
+
 /// Keys or values with the rows of one head reachable as (offset, stride).
 pub(super) struct KeyRows<'a> {
-    floats: Cow<'a, [f32]>,
+    rows: Rows<'a>,
     head: usize,
     pub(super) row: usize,
 }
@@ -112,9 +116,9 @@ impl<'a> KeyRows<'a> {
     pub(super) fn new(dims: &Dims, x: &'a [f32]) -> Self {
         let Dims { kv_len, kv_heads, head_dim, .. } = *dims;
         if kv_heads == 1 || dims.q_len < TILE {
-            return Self { floats: Cow::Borrowed(x), head: head_dim, row: kv_heads * head_dim };
+            return Self { rows: Rows::Given(x), head: head_dim, row: kv_heads * head_dim };
         }
-        let mut by_head = vec![0.0; x.len()];
+        let mut by_head = Scratch::dirty(x.len());
         by_head.par_chunks_mut(kv_len * head_dim).enumerate().for_each(|(unit, out)| {
             let (batch, head) = (unit / kv_heads, unit % kv_heads);
             let rows = x[batch * kv_len * kv_heads * head_dim..].chunks_exact(kv_heads * head_dim);
@@ -122,12 +126,16 @@ impl<'a> KeyRows<'a> {
                 out.copy_from_slice(&row[head * head_dim..][..head_dim]);
             }
         });
-        Self { floats: Cow::Owned(by_head), head: kv_len * head_dim, row: head_dim }
+        Self { rows: Rows::ByHead(by_head), head: kv_len * head_dim, row: head_dim }
     }
 
     /// The rows from key `first` on, of one head; consecutive rows are `self.row` apart.
     pub(super) fn from(&self, dims: &Dims, batch: usize, head: usize, first: usize) -> &[f32] {
-        &self.floats[batch * dims.kv_len * dims.kv_heads * dims.head_dim + head * self.head + first * self.row..]
+        let floats: &[f32] = match &self.rows {
+            Rows::Given(floats) => floats,
+            Rows::ByHead(floats) => floats,
+        };
+        &floats[batch * dims.kv_len * dims.kv_heads * dims.head_dim + head * self.head + first * self.row..]
     }
 }
 
@@ -170,7 +178,7 @@ pub fn forward(dims: Dims, scale: f32, q: &[f32], k: &[f32], v: &[f32], starts: 
 
     // One chunk per (batch, tile, head): the columns of o, then lse.
     let unit = (head_dim + 1) * TILE;
-    let mut out = Scratch::zeros(dims.batch * tiles * heads * unit);
+    let mut out = Scratch::dirty(dims.batch * tiles * heads * unit);
     out.par_chunks_mut(unit).enumerate().for_each_init(
         || ForwardSpace { q: Scratch::zeros(head_dim * TILE), scores: Scratch::zeros(KEYS * TILE) },
         |space, (n, out)| {
@@ -265,3 +273,6 @@ pub(super) fn product(
 ) {
     Panel { rows, lanes, depth, a, a_stride, order, b, b_row, c, c_row, init }.run();
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+use std::sync::Arc;
+
+use crate::check::{assert_close, assert_refused, floats, gradcheck, ramp};
+use ltrain::backend::Cpu;
+use ltrain::ops::rope::{RopeFreqs, RopeKernels, RopeTable, rope};
+use ltrain::tensor::Tensor;
+
+fn table(batch: usize, t: usize, half: usize) -> RopeTable {
+    let freqs = RopeFreqs { inv_freq: (0..half).map(|i| 0.5f32.powi(i as i32)).collect(), attention_factor: 1.2 };
+    let positions = Tensor::u32((0..batch * t).map(|n| (n * n % 23) as u32).collect(), [batch, t]);
+    Cpu.rope_table(&positions, &vec![2.0; batch], &freqs).unwrap()
+}
+
+#[test]
+fn forward_rotates_pairs_half_a_head_apart() {
+    let (b, t, h, d) = (2, 20, 3, 6);
+    let (x, table) = (ramp([b, t, h, d], 0.1), table(b, t, d / 2));
+    let want: Vec<f64> = (0..x.shape().len())
+        .map(|i| {
+            let (token, j) = (i / (h * d), i % d);
+            let (pair, position) = (j % (d / 2), (token * token % 23) as f64 / 2.0);
+            let (s, c) = (position * 0.5f64.powi(pair as i32)).sin_cos();
+            let at = |j: usize| f64::from(floats(&x)[i / d * d + j]);
+            1.2 * if j < d / 2 { at(j) * c - at(j + d / 2) * s } else { at(j) * c + at(j - d / 2) * s }
+        })
+        .collect();
+    // Two products of rounded factors: 4·eps
+    assert_close("rope", floats(&Cpu.rope_fwd(&x, &table).unwrap()), &want, 5e-7);
+}
+
+#[test]
+fn gradients_match_differences() {
+    let table = Arc::new(table(2, 5, 2));
+    gradcheck("rope", [ramp([2, 5, 3, 4], 0.1)], 2, |t, [x]| rope(t, &x, &table));
+}
+
+#[test]
+fn wrong_shapes_are_refused() {
+    let good = table(2, 5, 2);
+    assert!(Cpu.rope_fwd(&ramp([2, 5, 3, 4], 0.0), &good).is_ok());
+    assert_refused("rank of x", Cpu.rope_fwd(&ramp([2, 5, 12], 0.0), &good));
+    assert_refused("tokens of x", Cpu.rope_bwd(&ramp([2, 4, 3, 4], 0.0), &good));
+    assert_refused("head_dim of x", Cpu.rope_fwd(&ramp([2, 5, 3, 6], 0.0), &good));
+    assert_refused("odd head_dim", Cpu.rope_fwd(&ramp([2, 5, 3, 5], 0.0), &good));
+    let sin = ramp([2, 5, 3], 0.0);
+    assert_refused("sin", Cpu.rope_fwd(&ramp([2, 5, 3, 4], 0.0), &RopeTable { sin, ..good }));
+    let freqs = RopeFreqs { inv_freq: vec![1.0], attention_factor: 1.0 };
+    assert_refused("scales", Cpu.rope_table(&Tensor::u32(vec![0; 6], [2, 3]), &[1.0], &freqs));
+    assert_refused("positions", Cpu.rope_table(&Tensor::u32(vec![0; 6], [6]), &[1.0], &freqs));
+}
