@@ -54,7 +54,7 @@ impl Rows {
 pub struct RunText {
     /// Training rows.
     pub rows: Rows,
-    /// Evaluation documents, without special tokens.
+    /// Evaluation documents.
     pub eval: Vec<Vec<u32>>,
     /// One line for the first screen.
     pub summary: String,
@@ -124,7 +124,7 @@ pub fn open(config: &RunConfig, tokenizer: &TextTokenizer, progress: &dyn Fn(Pro
 /// Evaluation documents never share numbers with training documents, whatever the run's seed.
 const EVAL_SEED: u64 = 0x0E7A_1DA7_A000_0001;
 
-/// A text file as one row of tokens without special tokens: the published way to measure perplexity.
+/// A text file as one row of tokens, begun as Transformers begins a text: with the tokenizer's first token, if it has one.
 pub fn eval_file(path: &Path, tokenizer: &TextTokenizer) -> Result<Vec<u32>> {
     let bytes = std::fs::read(path).context("read", path)?;
     let text = String::from_utf8(bytes).map_err(|e| DataError::NotText {
@@ -133,7 +133,8 @@ pub fn eval_file(path: &Path, tokenizer: &TextTokenizer) -> Result<Vec<u32>> {
         what: NotText::Encoding,
     })?;
     // As every tool that opens files in text mode: a carriage return before a line break is not content.
-    tokenizer.encode(&text.replace("\r\n", "\n"))
+    let ids = tokenizer.encode(&text.replace("\r\n", "\n"))?;
+    Ok(tokenizer.bos().into_iter().chain(ids).collect())
 }
 
 /// Documents of the built-in model's language for `ltrain eval`.
