@@ -30,7 +30,7 @@ pub const OTHER: f32 = 0.2;
 pub const REPEATED: f32 = 1.0;
 
 /// Lengths of the segments that repetitions repeat.
-const SEGMENT: (usize, usize) = (6, 31);
+const SEGMENT: (usize, usize) = (4, 16);
 /// `key is amber 4 7 .`
 const FACT: usize = 6;
 /// Facts are stated in this share of a document, so that every distance up to its length is asked for.

@@ -24,7 +24,7 @@ const fn facts(keys: usize, recalls: usize) -> Kind {
 /// Every stage. The first four are the order of training: asking for facts before copying is learnt does not work.
 #[rustfmt::skip]
 pub const STAGES: [Stage; 6] = [
-    Stage { name: "repeat", length: 128, mix: &[(1.0, Kind::Repeat)] },
+    Stage { name: "repeat", length: 64, mix: &[(1.0, Kind::Repeat)] },
     Stage { name: "facts-64", length: 64, mix: &[(0.3, Kind::Repeat), (0.7, facts(6, 4))] },
     Stage { name: "facts-128", length: 128, mix: &[(0.3, Kind::Repeat), (0.7, facts(9, 8))] },
     Stage { name: "facts-256", length: 256, mix: &[
