@@ -45,7 +45,7 @@ impl Base {
     pub fn of_run(config: &RunConfig, run: &Path) -> Result<Self> {
         let dir = match (&config.model.init, &config.model.source) {
             (Some(json), _) => {
-                let init = run.join("init");
+                let init = run.join(super::folder::INIT);
                 if !init.exists() {
                     write_random(&init, json, config)?;
                 }

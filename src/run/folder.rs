@@ -12,6 +12,8 @@ use crate::units::format_bytes;
 
 const FINGERPRINT: &str = "run.json";
 const LOCK: &str = ".lock";
+/// Random weights of a run with `--init`: written before the run is known by its text.
+pub const INIT: &str = "init";
 /// Written when everything else is.
 pub const REPORT: &str = "report.json";
 
@@ -35,7 +37,7 @@ impl Folder {
         fs::create_dir_all(&path).context("create", &path)?;
         let lock_path = path.join(LOCK);
         let known = path.join(FINGERPRINT).exists();
-        let occupied = fs::read_dir(&path).context("read", &path)?.flatten().any(|e| e.file_name() != LOCK);
+        let occupied = fs::read_dir(&path).context("read", &path)?.flatten().any(|e| e.file_name() != LOCK && e.file_name() != INIT);
         if occupied && !known {
             return Err(CheckpointError::Occupied { path }.into());
         }
@@ -83,7 +85,7 @@ impl Folder {
 fn clear(path: &Path) -> Result<()> {
     for entry in fs::read_dir(path).context("read", path)? {
         let entry = entry.context("read", path)?.path();
-        if entry.file_name().is_some_and(|n| n == LOCK) {
+        if entry.file_name().is_some_and(|n| n == LOCK || n == INIT) {
             continue;
         }
         let removed = if entry.is_dir() { fs::remove_dir_all(&entry) } else { fs::remove_file(&entry) };
