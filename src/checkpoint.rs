@@ -157,7 +157,9 @@ pub fn save(run: &Path, state: &State, context: &Context, keep: usize) -> Result
         write_json(&tmp.join(COUNTERS), &counters)?;
         write_json(&tmp.join(COMPLETE), &manifest(tmp)?)
     })?;
-    for (_, old) in list(run)?.into_iter().rev().skip(keep.max(1)) {
+    // Later ones are damaged or belong to a future that will happen again; they must not push out this one.
+    let so_far = list(run)?.into_iter().rev().filter(|(step, _)| *step <= state.step);
+    for (_, old) in so_far.skip(keep.max(1)) {
         fs::remove_dir_all(&old).context("remove", &old)?;
     }
     Ok(path)

@@ -57,10 +57,9 @@ fn resolved(settings: &Settings) -> ltrain::Result<RunConfig> {
     Ok(RunConfig::resolve(settings, &ModelInfo::read(settings)?)?)
 }
 
-/// The effective settings; the folder of a run that did not happen is not among them.
+/// The effective settings.
 fn dump(settings: &Settings) -> ltrain::Result<String> {
-    let effective = resolved(settings)?.settings();
-    Ok(Settings { out: settings.out.clone(), ..effective }.to_toml())
+    Ok(resolved(settings)?.to_toml())
 }
 
 fn finished((): ()) -> Ending {

@@ -126,7 +126,7 @@ pub fn shown(option: &str) -> Option<String> {
         "eval" => text("ppl,passkey"),
         "passkey_samples" => PASSKEY_SAMPLES.to_string(),
         "eval_every" => text("before and after only"),
-        "out" => text("runs/MODEL-METHOD-TARGET-TIME"),
+        "out" => text("runs/MODEL-METHOD-TARGET, with a number behind where that is taken"),
         "resume" => text("auto"),
         "save_every" => SAVE_EVERY.to_string(),
         "keep" => KEEP.to_string(),

@@ -1,14 +1,11 @@
 //! From settings to a run: defaults, then checks, every problem collected.
 
-use std::path::PathBuf;
-
 use crate::backend::gpu::Gpus;
 use crate::data::{Attend, Columns, Holdout, Packing};
 use crate::model::rope::RopeKind;
 use crate::model::{LoraConfig, LoraTarget, Recompute};
 use crate::optim::{AdamWConfig, Shape};
 use crate::positions::{self, MethodArgs};
-use crate::report::clock;
 use crate::train::TrainMode;
 use crate::units::format_length;
 
@@ -39,7 +36,7 @@ pub(super) fn resolve(settings: &Settings, model: &ModelInfo) -> Result<RunConfi
     let train = r.train(&data);
     let optim = r.optim(&train);
     let eval = r.eval(&positions);
-    let output = r.output(&train, &positions);
+    let output = r.output(&train);
     match (not_longer, r.problems) {
         (None, problems) if problems.is_empty() => {
             Ok(RunConfig { model: model_settings, data, positions, train, optim, eval, output })
@@ -350,7 +347,7 @@ impl Resolver<'_> {
         EvalSettings { at, tasks, passkey_samples, every: s.eval_every, control }
     }
 
-    fn output(&mut self, train: &TrainSettings, positions: &PositionSettings) -> OutputSettings {
+    fn output(&mut self, train: &TrainSettings) -> OutputSettings {
         let s = self.settings;
         let adapters = train.mode.adapters();
         let export = s.export.unwrap_or(if adapters { Export::Both } else { Export::Merged });
@@ -364,7 +361,7 @@ impl Resolver<'_> {
         self.need(keep >= 1, "keep", "at least 1", keep);
         self.need(s.log_every != Some(0), "log_every", "at least 1", 0);
         OutputSettings {
-            out: s.out.clone().unwrap_or_else(|| self.default_out(positions)),
+            out: s.out.clone(),
             overwrite: s.overwrite == Some(true),
             resume: s.resume.clone().unwrap_or(Resume::Auto),
             save_every,
@@ -374,12 +371,5 @@ impl Resolver<'_> {
             log_every: s.log_every,
             progress: s.progress.unwrap_or(Progress::Auto),
         }
-    }
-
-    fn default_out(&self, positions: &PositionSettings) -> PathBuf {
-        // 2026-11-21T10:04:07Z as 20261121-100407.
-        let time = clock::iso(clock::now()).replace(['-', ':', 'Z'], "").replace('T', "-");
-        let target = format_length(positions.target);
-        PathBuf::from(format!("runs/{}-{}-{target}-{time}", self.model.name, positions.method))
     }
 }

@@ -11,6 +11,7 @@ use crate::model::{LoraConfig, Recompute, RopeConfig};
 use crate::optim::{AdamWConfig, Schedule, Shape};
 use crate::positions::{self, MethodArgs, MethodError, PositionPlan};
 use crate::train::TrainMode;
+use crate::units::format_length;
 
 use super::choices::{Attention, Export, NanPolicy, Progress, Task};
 use super::text::{Length, List, ModelSource, PositionMethod, Resume, Source, Warmup};
@@ -166,8 +167,8 @@ pub struct EvalSettings {
 /// What is written and shown.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutputSettings {
-    /// Folder of the run.
-    pub out: PathBuf,
+    /// Folder of the run; when absent, the first of [`RunConfig::usual_out`] that is free or can be continued.
+    pub out: Option<PathBuf>,
     /// Start anew in a folder that holds a run.
     pub overwrite: bool,
     /// What to continue.
@@ -209,6 +210,9 @@ const FREE: &[&str] = &[
     "steps",
     "threads",
 ];
+
+/// Free keys that decide what a finished run leaves behind.
+const RESULTS: &[&str] = &["eval", "eval_at", "eval_data", "export", "passkey_samples", "save_dtype", "steps"];
 
 impl RunConfig {
     /// Fills in the defaults for `model` and checks everything.
@@ -294,7 +298,7 @@ impl RunConfig {
             eval_every: eval.every,
             control: eval.control.then_some(true),
             no_control: (!eval.control).then_some(true),
-            out: Some(output.out.clone()),
+            out: output.out.clone(),
             overwrite: output.overwrite.then_some(true),
             resume: Some(output.resume.clone()),
             save_every: Some(output.save_every),
@@ -314,10 +318,30 @@ impl RunConfig {
     /// Keys and values of everything that a continued run must not change. The text is known by its content, not by its
     /// path: `data_hash` is the tokenised corpus's.
     pub fn fingerprint(&self, data_hash: &str) -> Vec<(String, String)> {
-        let table = self.settings().anywhere().to_table().into_iter().filter(|(key, _)| !FREE.contains(&key.as_str()));
-        let plain = |value: toml::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let mut pairs: Vec<_> = table.map(|(key, value)| (key, plain(value))).collect();
+        let mut pairs = self.pairs(|key| !FREE.contains(&key));
         pairs.push(("data (hash)".into(), data_hash.into()));
         pairs
+    }
+
+    /// Keys and values of what a continued run may change, but not without doing its last part again.
+    pub fn results(&self) -> Vec<(String, String)> {
+        self.pairs(|key| RESULTS.contains(&key))
+    }
+
+    fn pairs(&self, wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+        let table = self.settings().anywhere().to_table().into_iter().filter(|(key, _)| wanted(key));
+        let plain = |value: toml::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        table.map(|(key, value)| (key, plain(value))).collect()
+    }
+
+    /// Folders for a run that was given none, best first: `runs/tiny-pose-2k`, `runs/tiny-pose-2k-2`, …
+    pub fn usual_out(&self) -> impl Iterator<Item = PathBuf> {
+        let name = format!("runs/{}-{}-{}", self.model.name, self.positions.method, format_length(self.positions.target));
+        (1..).map(move |n: u32| PathBuf::from(if n == 1 { name.clone() } else { format!("{name}-{n}") }))
+    }
+
+    /// Folder of the run, or the first that will be tried.
+    pub fn first_out(&self) -> PathBuf {
+        self.output.out.clone().unwrap_or_else(|| self.usual_out().next().expect("usual_out: never ends"))
     }
 }

@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytemuck::{cast_slice, try_cast_slice};
 
@@ -40,8 +41,9 @@ impl TokenWriter {
     pub fn create(target: &Path) -> Result<Self> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-        // Process and counter make the name unique, so that two runs on the same data do not write into one file.
-        let temp = target.with_extension(format!("{}-{n}.tmp", std::process::id()));
+        // Two runs on the same data must not write into one file, and in containers every process has the same number.
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos());
+        let temp = target.with_extension(format!("{}-{time}-{n}.tmp", std::process::id()));
         let file = File::create_new(&temp).context("create", &temp)?;
         let mut writer = Self { out: BufWriter::with_capacity(1 << 20, file), table: Vec::new(), tokens: 0, crc: 0, temp };
         let placeholder = [0; HEADER];

@@ -1,5 +1,6 @@
 //! All or nothing: files and folders appear under their final name complete and on the disk, or not at all.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -72,6 +73,29 @@ fn beside(path: &Path, tag: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{tag}-{}", std::process::id()));
     path.with_file_name(name)
+}
+
+/// Whether `name` is one that [`beside`] gives: left by a process that was killed, or in use by one that lives.
+pub fn is_leftover(name: &OsStr) -> bool {
+    let ends = |name: &str, tag: &str| {
+        name.rsplit_once(tag).is_some_and(|(_, pid)| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()))
+    };
+    name.to_str().is_some_and(|name| ends(name, ".tmp-") || ends(name, ".old-"))
+}
+
+/// Deletes what killed processes left half-written anywhere below `dir`, which must be the caller's alone.
+pub fn remove_leftovers(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).context("list", dir)? {
+        let entry = entry.context("list", dir)?;
+        let path = entry.path();
+        match (is_leftover(&entry.file_name()), entry.file_type().context("look at", &path)?.is_dir()) {
+            (true, true) => fs::remove_dir_all(&path).context("remove", &path)?,
+            (true, false) => fs::remove_file(&path).context("remove", &path)?,
+            (false, true) => remove_leftovers(&path)?,
+            (false, false) => {}
+        }
+    }
+    Ok(())
 }
 
 fn create_parent(path: &Path) -> Result<PathBuf> {

@@ -183,6 +183,9 @@ pub enum ModelError {
         expected: &'static str,
         got: String,
     },
+    /// An adapter of another base.
+    #[error("the adapter {path:?} does not fit this base model: {what}")]
+    OtherBase { path: PathBuf, what: String },
     /// A destination that holds something already.
     #[error("{path:?} exists and is not empty")]
     OutputExists { path: PathBuf },
@@ -263,6 +266,7 @@ impl Explain for ModelError {
             Tokenizer { .. } => Explanation::new("E301").help("fetch tokenizer.json again, or point to another one: --tokenizer DIR"),
             WrongTokenizer { path, .. } => from("E306", path).help("use the tokenizer that came with the model: --tokenizer DIR"),
             Adapter { path, .. } => from("E308", path).help("merge the adapter into its base with PEFT (merge_and_unload) and start from the merged model"),
+            OtherBase { .. } => Explanation::new("E308").help("give the base model that it was trained on; adapter_config.json may name it as base_model_name_or_path"),
             OutputExists { .. } => Explanation::new("E703").help("choose another folder with --out DIR, or remove it first"),
         }
     }

@@ -36,15 +36,15 @@ pub use record::RunRecord;
 /// The folder cannot be created or written.
 pub fn write(dir: &Path, run: &RunRecord) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(dir).context("create", dir)?;
-    let json = dir.join("report.json");
-    run.save(&json)?;
     let page = dir.join("report.html");
     write_file(&page, html::page(run).as_bytes())?;
     let card = dir.join("README.md");
     write_file(&card, run_readme::card(run).as_bytes())?;
-    let mut written = vec![json, page, card];
-    written.extend(plots::write(dir, run)?);
-    Ok(written)
+    let plots = plots::write(dir, run)?;
+    // Last: where it is, everything is.
+    let json = dir.join("report.json");
+    run.save(&json)?;
+    Ok([json, page, card].into_iter().chain(plots).collect())
 }
 
 /// Replaces a file in one step, so that a reader never sees half of it.

@@ -9,8 +9,8 @@ use crate::error::{IoContext, Result};
 use crate::io::atomic::{Existing, write_dir_atomically};
 use crate::io::peft::{Adapter, read_adapter};
 use crate::io::safetensors::write_safetensors;
-use crate::io::{ModelDir, Storage, TextTokenizer, hf_config};
-use crate::model::{Llama, LoraConfig, LoraTarget};
+use crate::io::{ModelDir, ModelError, Storage, TextTokenizer, hf_config};
+use crate::model::{Llama, LoraConfig, LoraTarget, ModelConfig};
 use crate::train::{TrainMode, prepare};
 
 /// The model in the program, made by `scripts/make_tiny_model.sh`.
@@ -32,38 +32,68 @@ pub struct Base {
 impl Base {
     /// The model that a command names.
     pub fn open(source: &ModelSource) -> Result<Self> {
-        let dir = match source {
-            ModelSource::Builtin => ModelDir::from_embedded("builtin:tiny", TINY)?,
-            ModelSource::Folder(folder) => ModelDir::open(folder)?,
-        };
+        let dir = open_dir(source)?;
         let tokenizer = dir.tokenizer()?;
-        Ok(Self { dir, tokenizer })
-    }
-
-    /// The base of a training run. With `--init`, random weights are written to `run/init` once and read from there, so
-    /// that they are a model like any other.
-    pub fn of_run(config: &RunConfig, run: &Path) -> Result<Self> {
-        let dir = match (&config.model.init, &config.model.source) {
-            (Some(json), _) => {
-                let init = run.join(super::folder::INIT);
-                if !init.exists() {
-                    write_random(&init, json, config)?;
-                }
-                ModelDir::open(&init)?
-            }
-            (None, ModelSource::Builtin) => ModelDir::from_embedded("builtin:tiny", TINY)?,
-            (None, ModelSource::Folder(folder)) => ModelDir::open(folder)?,
-        };
-        let tokenizer = match &config.model.tokenizer {
-            Some(folder) => TextTokenizer::open(folder, dir.config())?,
-            None => dir.tokenizer()?,
-        };
         Ok(Self { dir, tokenizer })
     }
 
     /// The weights as a model that computes.
     pub fn load(&self) -> Result<Llama> {
         Llama::new(self.dir.config().clone(), self.dir.load()?)
+    }
+}
+
+fn open_dir(source: &ModelSource) -> Result<ModelDir> {
+    match source {
+        ModelSource::Builtin => ModelDir::from_embedded("builtin:tiny", TINY),
+        ModelSource::Folder(folder) => ModelDir::open(folder),
+    }
+}
+
+/// What is known of a run's base before the run has a folder.
+pub struct Found {
+    /// Nothing yet with `--init`.
+    dir: Option<ModelDir>,
+    /// Shape and constants.
+    pub config: ModelConfig,
+    /// The tokenizer.
+    pub tokenizer: TextTokenizer,
+}
+
+impl Found {
+    /// Finds and checks model and tokenizer.
+    pub fn of_run(run: &RunConfig) -> Result<Self> {
+        let (dir, config) = match &run.model.init {
+            Some(json) => (None, hf_config::read_config(json)?),
+            None => {
+                let dir = open_dir(&run.model.source)?;
+                let config = dir.config().clone();
+                (Some(dir), config)
+            }
+        };
+        let tokenizer = match (&run.model.tokenizer, &dir) {
+            (Some(folder), _) => TextTokenizer::open(folder, &config)?,
+            (None, Some(dir)) => dir.tokenizer()?,
+            (None, None) => unreachable!("config: --init comes with --tokenizer"),
+        };
+        Ok(Self { dir, config, tokenizer })
+    }
+
+    /// The base. With `--init`, random weights are written to `run/init` once and read from there, so that they are a model
+    /// like any other.
+    pub fn base(self, config: &RunConfig, run: &Path) -> Result<Base> {
+        let dir = match (self.dir, &config.model.init) {
+            (Some(dir), _) => dir,
+            (None, None) => unreachable!("of_run: only --init has no folder"),
+            (None, Some(json)) => {
+                let init = run.join("init");
+                if !init.exists() {
+                    write_random(&init, json, config)?;
+                }
+                ModelDir::open(&init)?
+            }
+        };
+        Ok(Base { dir, tokenizer: self.tokenizer })
     }
 }
 
@@ -89,7 +119,7 @@ fn write_random(init: &Path, json: &Path, config: &RunConfig) -> Result<()> {
 /// Puts a PEFT adapter on a model.
 pub fn adapt(model: &mut Llama, dir: &Path) -> Result<()> {
     let Adapter { config, tensors } = read_adapter(dir)?;
-    let foreign = |what: String| crate::checkpoint::CheckpointError::Foreign { path: dir.to_path_buf(), what };
+    let foreign = |what: String| ModelError::OtherBase { path: dir.to_path_buf(), what };
     let targets = config.target_modules.iter().map(|m| m.parse::<LoraTarget>().map_err(foreign)).collect::<std::result::Result<_, _>>()?;
     let lora = LoraConfig { rank: config.r, alpha: config.lora_alpha as f32, rslora: config.use_rslora, targets };
     prepare(model, TrainMode::Lora, &lora, 0)?;

@@ -1,46 +1,99 @@
 //! The folder of a run: who it belongs to, and what it holds already.
 
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::checkpoint::CheckpointError;
-use crate::config::RunConfig;
 use crate::config::text::Resume;
+use crate::config::{RunConfig, Settings};
 use crate::error::{IoContext, Result};
-use crate::io::atomic::write_bytes_atomically;
+use crate::io::atomic::{is_leftover, remove_leftovers, write_bytes_atomically};
 use crate::units::format_bytes;
 
-const FINGERPRINT: &str = "run.json";
+const IDENTITY: &str = "run.json";
 const LOCK: &str = ".lock";
-/// Random weights of a run with `--init`: written before the run is known by its text.
-pub const INIT: &str = "init";
+/// Tokens of the text, where the user has no cache folder; they are there before the run is.
+const CACHE: &str = "cache";
 /// Written when everything else is.
 pub const REPORT: &str = "report.json";
+
+type Pairs = Vec<(String, String)>;
+
+/// `run.json`: what a run is, so that it is not taken for another one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Identity {
+    /// What a continued run must not change.
+    settings: Pairs,
+    /// What it may change, but not without doing its last part again.
+    results: Pairs,
+}
+
+/// What is at the place where a run wants to be.
+enum Content {
+    Nothing,
+    /// Somebody else's files.
+    Strange,
+    Run { identity: Identity, reported: bool },
+}
+
+impl Content {
+    fn of(path: &Path) -> Result<Self> {
+        let file = path.join(IDENTITY);
+        match fs::read_to_string(&file) {
+            Ok(text) => {
+                let identity = serde_json::from_str(&text).map_err(std::io::Error::from).context("parse", &file)?;
+                return Ok(Self::Run { identity, reported: path.join(REPORT).exists() });
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            Err(e) => return Err(e).context("read", &file),
+        }
+        let entries = match fs::read_dir(path) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Self::Nothing),
+            Err(e) if e.kind() == ErrorKind::NotADirectory && path.exists() => return Ok(Self::Strange),
+            Err(e) => return Err(e).context("create", path),
+        };
+        // A process that was killed while it began leaves no more than these.
+        let ours = |name: &std::ffi::OsStr| name == LOCK || name == CACHE || is_leftover(name);
+        let strange = entries.flatten().any(|entry| !ours(&entry.file_name()));
+        Ok(if strange { Self::Strange } else { Self::Nothing })
+    }
+}
 
 /// A run's folder, locked while this lives.
 pub struct Folder {
     /// Where it is.
     pub path: PathBuf,
-    /// Whether the run ended here before with all its steps.
+    /// Whether everything asked for is there already.
     pub finished: bool,
+    identity: Identity,
+    /// Whether what is there goes.
+    anew: bool,
+    /// What an earlier, shorter or otherwise measured run left and this one will write again.
+    stale: &'static [&'static str],
     _lock: File,
 }
 
 impl Folder {
-    /// Creates the folder or takes up the run in it.
+    /// Takes the run's folder, and looks at what it holds; nothing is changed before [`Folder::begin`].
     ///
     /// # Errors
     /// [`CheckpointError::Mismatch`] when the run there has other settings; [`CheckpointError::Occupied`] when the folder
     /// holds something else; [`CheckpointError::Locked`].
-    pub fn open(config: &RunConfig, data_hash: &str, command: &str) -> Result<Self> {
-        let path = config.output.out.clone();
+    pub fn open(config: &RunConfig, data_hash: &str) -> Result<Self> {
+        let identity = Identity { settings: config.fingerprint(data_hash), results: config.results() };
+        let path = match &config.output.out {
+            Some(path) => path.clone(),
+            None => choose(config, &identity)?,
+        };
         fs::create_dir_all(&path).context("create", &path)?;
-        let lock_path = path.join(LOCK);
-        let known = path.join(FINGERPRINT).exists();
-        let occupied = fs::read_dir(&path).context("read", &path)?.flatten().any(|e| e.file_name() != LOCK && e.file_name() != INIT);
-        if occupied && !known {
+        if matches!(Content::of(&path)?, Content::Strange) {
             return Err(CheckpointError::Occupied { path }.into());
         }
+        let lock_path = path.join(LOCK);
         let lock = File::create(&lock_path).context("create", &lock_path)?;
         match lock.try_lock() {
             Err(TryLockError::WouldBlock) => return Err(CheckpointError::Locked { path }.into()),
@@ -48,64 +101,100 @@ impl Folder {
             Err(TryLockError::Error(_)) | Ok(()) => {}
         }
         let anew = config.output.overwrite || config.output.resume == Resume::Never;
-        if known && anew {
-            clear(&path)?;
-        }
-        let now = config.fingerprint(data_hash);
-        let steps = config.train.steps;
-        let mut finished = false;
-        if known && !anew {
-            let (then, steps_then) = read(&path)?;
-            let differences = differences(&then, &now);
+        let (mut finished, mut stale): (_, &[&str]) = (false, &[]);
+        if let (Content::Run { identity: then, reported }, false) = (Content::of(&path)?, anew) {
+            let differences = differences(&then.settings, &identity.settings);
             if !differences.is_empty() {
                 return Err(CheckpointError::Mismatch { run: path, differences }.into());
             }
-            finished = steps_then == steps && path.join(REPORT).exists();
+            stale = stale_after(&then.results, &identity.results);
+            finished = reported && stale.is_empty();
         }
-        let value = serde_json::json!({ "steps": steps, "settings": now });
-        write_bytes_atomically(&path.join(FINGERPRINT), format!("{value:#}\n").as_bytes())?;
-        write_bytes_atomically(&path.join("ltrain.toml"), format!("# {command}\n{}", config.to_toml()).as_bytes())?;
-        write_bytes_atomically(&path.join("command.txt"), format!("{command}\n").as_bytes())?;
-        Ok(Self { path, finished, _lock: lock })
+        Ok(Self { path, finished, identity, anew, stale, _lock: lock })
     }
 
     /// Refuses to start what the disk cannot hold: `keep + 2` checkpoints of `bytes` each and the export.
     pub fn check_room(&self, bytes: u64, keep: usize) -> Result<()> {
-        let needed = bytes * (keep as u64 + 2);
+        let needed = bytes.saturating_mul((keep as u64).saturating_add(2));
         let stat = rustix::fs::statvfs(&self.path).map_err(std::io::Error::from).context("look at the disk of", &self.path)?;
-        let free = stat.f_bavail * stat.f_frsize;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         if free < needed {
             let (needed, free) = (format_bytes(needed), format_bytes(free));
             return Err(CheckpointError::NoRoom { path: self.path.clone(), needed, free }.into());
         }
         Ok(())
     }
+
+    /// Makes the folder this run's: away with what killed processes left and with what will be written again.
+    pub fn begin(&self, config: &RunConfig, command: &str) -> Result<()> {
+        remove_leftovers(&self.path)?;
+        if self.anew {
+            clear(&self.path)?;
+        }
+        for name in self.stale {
+            remove(&self.path.join(name))?;
+        }
+        let out = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        let settings = Settings { out: Some(out), ..config.settings() };
+        let identity = serde_json::to_string_pretty(&self.identity).expect("run.json: plain structs serialise");
+        write_bytes_atomically(&self.path.join(IDENTITY), format!("{identity}\n").as_bytes())?;
+        write_bytes_atomically(&self.path.join("ltrain.toml"), format!("# {command}\n{}", settings.to_toml()).as_bytes())?;
+        write_bytes_atomically(&self.path.join("command.txt"), format!("{command}\n").as_bytes())
+    }
 }
 
+/// The folder of a run that was given none: the first that is free, or whose run this command continues.
+fn choose(config: &RunConfig, now: &Identity) -> Result<PathBuf> {
+    let output = &config.output;
+    for path in config.usual_out() {
+        let takes = match Content::of(&path)? {
+            Content::Nothing => true,
+            Content::Strange => false,
+            Content::Run { identity, reported } => {
+                identity.settings == now.settings && (output.overwrite || !reported && output.resume != Resume::Never)
+            }
+        };
+        if takes {
+            return Ok(path);
+        }
+    }
+    unreachable!("usual_out: never ends")
+}
+
+/// What has to be written again when the results are to be other ones; the report always, as it ends a run.
+fn stale_after(then: &Pairs, now: &Pairs) -> &'static [&'static str] {
+    let changed: Vec<String> = differences(then, now).into_iter().map(|(key, ..)| key).collect();
+    let any = |keys: &[&str]| changed.iter().any(|key| keys.contains(&key.as_str()));
+    match () {
+        () if any(&["eval", "eval_at", "eval_data", "passkey_samples"]) => &[REPORT, "eval"],
+        () if any(&["steps"]) => &[REPORT, "eval/after.json", "eval/control.json"],
+        () if !changed.is_empty() => &[REPORT],
+        () => &[],
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        other => other.context("remove", path),
+    }
+}
+
+/// Empties the folder; what says whose it is goes last, so that nobody is locked out when this is interrupted.
 fn clear(path: &Path) -> Result<()> {
     for entry in fs::read_dir(path).context("read", path)? {
-        let entry = entry.context("read", path)?.path();
-        if entry.file_name().is_some_and(|n| n == LOCK || n == INIT) {
-            continue;
+        let entry = entry.context("read", path)?;
+        let name = entry.file_name();
+        if name != LOCK && name != CACHE && name != IDENTITY {
+            remove(&entry.path())?;
         }
-        let removed = if entry.is_dir() { fs::remove_dir_all(&entry) } else { fs::remove_file(&entry) };
-        removed.context("remove", &entry)?;
     }
-    Ok(())
+    remove(&path.join(IDENTITY))
 }
 
-type Settings = Vec<(String, String)>;
-
-fn read(path: &Path) -> Result<(Settings, u64)> {
-    let file = path.join(FINGERPRINT);
-    let text = fs::read_to_string(&file).context("read", &file)?;
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(std::io::Error::from).context("parse", &file)?;
-    let settings = serde_json::from_value(value["settings"].clone()).map_err(std::io::Error::from).context("parse", &file)?;
-    Ok((settings, value["steps"].as_u64().unwrap_or(0)))
-}
-
-fn differences(then: &Settings, now: &Settings) -> Vec<(String, String, String)> {
-    let value = |of: &Settings, key: &str| of.iter().find(|(k, _)| k == key).map_or("-".to_string(), |(_, v)| v.clone());
+fn differences(then: &Pairs, now: &Pairs) -> Vec<(String, String, String)> {
+    let value = |of: &Pairs, key: &str| of.iter().find(|(k, _)| k == key).map_or("-".to_string(), |(_, v)| v.clone());
     let mut keys: Vec<&String> = then.iter().chain(now).map(|(k, _)| k).collect();
     keys.sort();
     keys.dedup();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Ending;
-use super::base::Base;
+use super::base::{Base, Found};
 use super::folder::Folder;
 use super::measure::{Measure, file_of, questions};
 use super::session::{LOG, Session, peak_memory};
@@ -48,17 +48,19 @@ pub fn train(config: &RunConfig, place: &Place, command: &str) -> Result<Ending>
     let Place::Cpu { .. } = place;
     let kernels: &dyn Kernels = &Cpu;
 
-    let base = Base::of_run(config, &config.output.out)?;
+    let found = Found::of_run(config)?;
     let reading = ui.bar("tokenise", 1);
-    let text = text::open(config, &base.tokenizer, &|p| reading.at(p.bytes_done, p.bytes_total, format_bytes(p.bytes_done)))?;
+    let text = text::open(config, &found.tokenizer, &|p| reading.at(p.bytes_done, p.bytes_total, format_bytes(p.bytes_done)))?;
     drop(reading);
-    let folder = Folder::open(config, &text.hash, command)?;
-    let job = Job { config, base: &base, text: &text, folder: &folder, kernels, ui, stop: &stop, place, command };
+    let folder = Folder::open(config, &text.hash)?;
     if folder.finished {
         ui.say(&format!("{} is finished; its report is {}", folder.path.display(), folder.path.join("report.html").display()));
         return Ok(Ending::Finished);
     }
-    folder.check_room(job.checkpoint_bytes(), config.output.keep)?;
+    folder.check_room(checkpoint_bytes(config, &found.config), config.output.keep)?;
+    folder.begin(config, command)?;
+    let base = found.base(config, &folder.path)?;
+    let job = Job { config, base: &base, text: &text, folder: &folder, kernels, ui, stop: &stop, place, command };
     ui.say(&job.first_screen());
     match job.run()? {
         Some(record) => {
@@ -91,6 +93,20 @@ pub fn use_threads(threads: usize) {
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
 }
 
+/// Weights and two moments of everything that moves, in f32.
+fn checkpoint_bytes(config: &RunConfig, model: &ModelConfig) -> u64 {
+    let train = &config.train;
+    let moving = match (train.mode, &train.lora) {
+        (TrainMode::Full, _) | (_, None) => model.parameters(),
+        (_, Some(lora)) => {
+            let widest = (model.hidden + model.ffn.max(model.heads * model.head_dim)) as u64;
+            let adapters = model.layers as u64 * lora.targets.len() as u64 * lora.rank as u64 * widest;
+            adapters + if train.mode == TrainMode::LoraPlus { (model.vocab * model.hidden) as u64 } else { 0 }
+        }
+    };
+    12 * moving
+}
+
 struct Job<'a> {
     config: &'a RunConfig,
     base: &'a Base,
@@ -112,21 +128,6 @@ impl Job<'_> {
     fn extended(&self) -> ModelConfig {
         let positions = &self.config.positions;
         ModelConfig { context: positions.target, rope: positions.target_rope.clone(), ..self.base.dir.config().clone() }
-    }
-
-    /// Weights and two moments of everything that moves, in f32.
-    fn checkpoint_bytes(&self) -> u64 {
-        let config = self.base.dir.config();
-        let train = &self.config.train;
-        let moving = match (train.mode, &train.lora) {
-            (TrainMode::Full, _) | (_, None) => config.parameters(),
-            (_, Some(lora)) => {
-                let widest = (config.hidden + config.ffn.max(config.heads * config.head_dim)) as u64;
-                let adapters = config.layers as u64 * lora.targets.len() as u64 * lora.rank as u64 * widest;
-                adapters + if train.mode == TrainMode::LoraPlus { (config.vocab * config.hidden) as u64 } else { 0 }
-            }
-        };
-        12 * moving
     }
 
     fn first_screen(&self) -> String {

@@ -100,7 +100,7 @@ pub fn open(config: &RunConfig, tokenizer: &TextTokenizer, progress: &dyn Fn(Pro
     let options = CorpusOptions {
         columns: config.data.columns.clone(),
         specials: Specials::of(tokenizer),
-        cache: cache_folder::cache_folders(config.data.cache.as_deref(), &|k| std::env::var_os(k), &config.output.out),
+        cache: cache_folder::cache_folders(config.data.cache.as_deref(), &|k| std::env::var_os(k), &config.first_out()),
     };
     let corpus = Arc::new(Corpus::open(&sources, tokenizer, &options, progress)?);
     let split = Split::new(&corpus, config.data.val, config.positions.target)?;
