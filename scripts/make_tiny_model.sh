@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes assets/tiny/model.safetensors from random weights with ltrain's own trainer: first copying, then facts, then
-# length. About 25 minutes on 2 cores. usage: scripts/make_tiny_model.sh [WORK_FOLDER]
+# length. About 12 minutes on 2 cores. usage: scripts/make_tiny_model.sh [WORK_FOLDER]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=${1:-runs/tiny-model}
@@ -14,8 +14,8 @@ stage() { # NAME OPTIONS...
         --threads 2 --eval none --no-control --save-every 1000 --log-every 100 "$@"
 }
 
-stage repeat --init assets/tiny/config.json --data synthetic:repeat --seq-len 64 --micro-batch 32 --steps 3600 --lr 2e-3 --warmup 50 --seed 1
-stage facts-64 --model "$work/repeat/merged" --data synthetic:facts-64 --seq-len 64 --micro-batch 64 --steps 800 --lr 1e-3 --seed 5
+stage repeat --init assets/tiny/config.json --data synthetic:repeat --seq-len 64 --micro-batch 32 --steps 1600 --lr 2e-3 --warmup 50 --seed 1
+stage facts-64 --model "$work/repeat/merged" --data synthetic:facts-64 --seq-len 64 --micro-batch 64 --steps 400 --lr 1e-3 --seed 5
 stage facts-256 --model "$work/facts-64/merged" --data synthetic:facts-256 --seq-len 256 --micro-batch 16 --steps 2000 --lr 1e-3 \
     --schedule cosine --seed 7
 "$ltrain" eval "$work/facts-256/merged" --at 64,128,256,512,1024,2048 --passkey-samples 100
