@@ -8,6 +8,8 @@ rounds=${1:-3}
 python=${PYTHON:-python3}
 seconds=${SECONDS_PER_CASE:-6}
 lines=$(mktemp)
+# Threads of OpenMP that wait by spinning slow PyTorch down up to tenfold as soon as anything else runs.
+export OMP_WAIT_POLICY=passive
 trap 'rm -f "$lines"' EXIT
 
 cargo bench --bench step --no-run

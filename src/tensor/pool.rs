@@ -105,7 +105,7 @@ pub(crate) fn copied(floats: &[f32]) -> Vec<f32> {
 pub(crate) fn give(buffer: Vec<f32>) {
     let len = buffer.len();
     // A buffer larger than its content, or half the pool by itself, is not worth its memory.
-    if len >= SMALLEST && len <= MOST / 2 && buffer.capacity() == len {
+    if (SMALLEST..=MOST / 2).contains(&len) && buffer.capacity() == len {
         pool().give(buffer);
     }
 }

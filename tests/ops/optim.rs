@@ -29,10 +29,10 @@ fn ten_clipped_steps_follow_pytorch() {
         Tensor::f32(data, shape)
     };
     let mut params = Params::default();
-    for i in 0..3 {
+    for (i, decay) in decays.iter().enumerate() {
         let id = params.push(format!("p{i}"), golden(format!("p{i}.init")));
         params.get_mut(id).trainable = true;
-        assert_eq!(params.get(id).decays(), decays[i] > 0.0, "decay group of p{i}");
+        assert_eq!(params.get(id).decays(), *decay > 0.0, "decay group of p{i}");
     }
     let config = AdamWConfig {
         beta1: number("beta1"),
@@ -43,13 +43,14 @@ fn ten_clipped_steps_follow_pytorch() {
     };
     let norms = file.f32("grad_norms").0;
     let mut optimizer = AdamW::new(config, &params);
-    for step in 0..10 {
+    assert_eq!(norms.len(), 10);
+    for (step, &norm) in norms.iter().enumerate() {
         let given = grads(&params, (0..3).map(|i| golden(format!("step{step}.g{i}"))).collect());
         let stats = optimizer.apply(&Cpu, &mut params, &given, |_| number("lr")).unwrap();
         assert!(stats.applied);
-        let off = (stats.grad_norm - f64::from(norms[step])).abs();
+        let off = (stats.grad_norm - f64::from(norm)).abs();
         // The fixture keeps the norm in f32.
-        assert!(off <= 1e-6 * stats.grad_norm, "step {step}: norm {}, expected {}", stats.grad_norm, norms[step]);
+        assert!(off <= 1e-6 * stats.grad_norm, "step {step}: norm {}, expected {norm}", stats.grad_norm);
         for i in 0..3 {
             let name = format!("step{step}.p{i}");
             assert_close_f32(&name, floats(&params.get(i).value), &file.f32(&name).0, 1e-4);
