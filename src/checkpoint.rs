@@ -99,9 +99,9 @@ impl Explain for CheckpointError {
             Self::Foreign { .. } => Explanation::new("E903").help("start anew with --out NEW or --overwrite"),
             Self::Occupied { .. } => Explanation::new("E703").help("choose another --out, or empty the folder"),
             Self::Locked { .. } => Explanation::new("E704").help("wait for it to end, or choose another --out"),
-            Self::NoRoom { path, .. } => {
-                Explanation::new("E701").fact(format!("on the disk of {}", path.display())).help("free some space, lower --keep, or choose another --out")
-            }
+            Self::NoRoom { path, .. } => Explanation::new("E701")
+                .fact(format!("on the disk of {}", path.display()))
+                .help("free some space, lower --keep, or choose another --out"),
         }
     }
 }
@@ -166,8 +166,13 @@ pub fn save(run: &Path, state: &State, context: &Context, keep: usize) -> Result
 }
 
 fn write_weights(tmp: &Path, state: &State, context: &Context) -> Result<()> {
-    let export =
-        Export { base: context.base, config: context.config, storage: Storage::F32, existing: Existing::Replace, shard_limit: u64::MAX };
+    let export = Export {
+        base: context.base,
+        config: context.config,
+        storage: Storage::F32,
+        existing: Existing::Replace,
+        shard_limit: u64::MAX,
+    };
     match state.model.lora() {
         None => fill_model_dir(tmp, &export, state.model.params.iter().map(|p| Ok((p.name.clone(), p.value.clone())))),
         Some(_) => write_adapter_of(tmp, state, context, Storage::F32),
@@ -279,7 +284,9 @@ fn verify(path: &Path) -> std::result::Result<(), String> {
     for entry in &promised {
         match found.iter().find(|f| f.name == entry.name) {
             Some(f) if f == entry => {}
-            Some(f) if f.size != entry.size => return Err(format!("{} has {} bytes, expected {}", entry.name, f.size, entry.size)),
+            Some(f) if f.size != entry.size => {
+                return Err(format!("{} has {} bytes, expected {}", entry.name, f.size, entry.size));
+            }
             Some(_) => return Err(format!("{} was changed", entry.name)),
             None => return Err(format!("{} is missing", entry.name)),
         }

@@ -111,10 +111,11 @@ impl Explain for IoError {
             PermissionDenied | ReadOnlyFilesystem => {
                 Explanation::new("E702").help("choose a folder you may write to with --out DIR, or change its permissions")
             }
-            NotFound | NotADirectory | AlreadyExists if self.action == "create" => {
-                Explanation::new("E702").help("no folder can be made there, perhaps because a file is in the way: choose another one with --out DIR")
+            NotFound | NotADirectory | AlreadyExists if self.action == "create" => Explanation::new("E702")
+                .help("no folder can be made there, perhaps because a file is in the way: choose another one with --out DIR"),
+            NotFound | NotADirectory => {
+                Explanation::new("E305").help("check the path; relative paths start at the current directory")
             }
-            NotFound | NotADirectory => Explanation::new("E305").help("check the path; relative paths start at the current directory"),
             IsADirectory => Explanation::new("E305").help("this is a folder; give the path of a file"),
             _ => Explanation::new("E602"),
         }

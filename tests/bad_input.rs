@@ -19,7 +19,8 @@ fn good() -> Runs {
     runs
 }
 
-const GOOD: &str = "--model model --data text.txt --target 1k --seq-len 32 --steps 3 --micro-batch 1 --accum 1 --eval none --val none --out out";
+const GOOD: &str =
+    "--model model --data text.txt --target 1k --seq-len 32 --steps 3 --micro-batch 1 --accum 1 --eval none --val none --out out";
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -120,7 +121,9 @@ fn every_flipped_bit_in_the_header_is_refused_or_harmless() {
         let output = runs.run(&GOOD.replace("--out out", &format!("--out out-{at}")));
         match output.status.success() {
             true => {}
-            false => drop(assert_refused(&output, stderr(&output).split(['[', ']']).nth(1).unwrap_or_default(), &format!("byte {at}"))),
+            false => {
+                drop(assert_refused(&output, stderr(&output).split(['[', ']']).nth(1).unwrap_or_default(), &format!("byte {at}")))
+            }
         }
     }
 }

@@ -8,9 +8,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use ltrain::error::Shown;
-use ltrain::model::llama::expected_tensors;
 use ltrain::io::hf_config::{check_roundtrip, extended_config, parse_config};
 use ltrain::io::safetensors::SafetensorsFile;
+use ltrain::model::llama::expected_tensors;
 use ltrain::rng::{Rng, Stream};
 use serde_json::{Value, json};
 
@@ -47,11 +47,7 @@ static ALLOCATOR: Counting = Counting;
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Runs `read` on every mutation of `seeds`.
-fn throw(
-    seeds: &[Vec<u8>],
-    stream: u64,
-    read: impl Fn(&[u8]) -> bool + std::panic::RefUnwindSafe,
-) -> [u64; 2] {
+fn throw(seeds: &[Vec<u8>], stream: u64, read: impl Fn(&[u8]) -> bool + std::panic::RefUnwindSafe) -> [u64; 2] {
     let _turn = TURN.lock().unwrap();
     let mut verdicts = [0, 0];
     for round in 0..ROUNDS {
@@ -69,11 +65,7 @@ fn throw(
             Ok(accepted) => verdicts[usize::from(accepted)] += 1,
             Err(_) => panic!("round {round} panicked on {}", shown()),
         }
-        assert!(
-            used < MEMORY_LIMIT,
-            "round {round} used {used} bytes on {}",
-            shown()
-        );
+        assert!(used < MEMORY_LIMIT, "round {round} used {used} bytes on {}", shown());
     }
     verdicts
 }
@@ -140,8 +132,7 @@ fn weights_file() -> Vec<u8> {
     .into_iter()
     .enumerate()
     {
-        header[format!("layers.{i}.weight")] =
-            json!({"dtype": dtype, "shape": shape, "data_offsets": [start, start + bytes]});
+        header[format!("layers.{i}.weight")] = json!({"dtype": dtype, "shape": shape, "data_offsets": [start, start + bytes]});
         start += bytes;
     }
     let header = header.to_string();
@@ -158,12 +149,7 @@ fn read_weights(bytes: &[u8]) -> bool {
             assert!(!Shown(&error).to_string().is_empty());
             false
         }
-        Ok(file) => {
-            file.views()
-                .filter(|view| view.as_ref().is_ok_and(|v| v.to_f32().is_ok()))
-                .count()
-                > 0
-        }
+        Ok(file) => file.views().filter(|view| view.as_ref().is_ok_and(|v| v.to_f32().is_ok())).count() > 0,
     }
 }
 
@@ -181,26 +167,16 @@ fn mutated_weights_files_never_panic_and_never_take_memory_they_do_not_hold() {
         read_weights(&file)
     });
     let verdicts = [refused, accepted, refused_inside, accepted_inside];
-    assert!(
-        verdicts.iter().all(|&n| n > 100),
-        "{verdicts:?}: one kind of outcome was hardly tried"
-    );
+    assert!(verdicts.iter().all(|&n| n > 100), "{verdicts:?}: one kind of outcome was hardly tried");
 }
 
 #[test]
 fn mutated_configurations_never_panic_and_what_is_accepted_round_trips() {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
-    let seeds: Vec<Vec<u8>> = [
-        "llama",
-        "llama_yarn",
-        "llama_llama3",
-        "mistral",
-        "qwen2",
-        "qwen3",
-    ]
-    .iter()
-    .map(|name| std::fs::read(models.join(name).join("config.json")).unwrap())
-    .collect();
+    let seeds: Vec<Vec<u8>> = ["llama", "llama_yarn", "llama_llama3", "mistral", "qwen2", "qwen3"]
+        .iter()
+        .map(|name| std::fs::read(models.join(name).join("config.json")).unwrap())
+        .collect();
     let verdicts = throw(&seeds, 3, |bytes| {
         let Ok(raw) = serde_json::from_slice::<Value>(bytes) else {
             return false;
@@ -212,17 +188,11 @@ fn mutated_configurations_never_panic_and_what_is_accepted_round_trips() {
             }
             Ok(config) => {
                 check_roundtrip(&extended_config(&raw, &config), &config).unwrap();
-                let elements: u64 = expected_tensors(&config)
-                    .iter()
-                    .map(|(_, s)| s.iter().product::<usize>() as u64)
-                    .sum();
+                let elements: u64 = expected_tensors(&config).iter().map(|(_, s)| s.iter().product::<usize>() as u64).sum();
                 assert_eq!(elements, config.parameters());
                 true
             }
         }
     });
-    assert!(
-        verdicts.iter().all(|&n| n > 500),
-        "{verdicts:?}: one kind of outcome was hardly tried"
-    );
+    assert!(verdicts.iter().all(|&n| n > 500), "{verdicts:?}: one kind of outcome was hardly tried");
 }

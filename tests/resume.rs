@@ -145,7 +145,10 @@ fn a_terminated_run_saves_its_step_and_continues() {
         assert!(text.contains(&format!("continuing from stopped/checkpoint-{last} (step {last})")), "{text}");
         assert_eq!(runs.weights("stopped"), runs.weights("whole"), "{mode}");
         let log = fs::read_to_string(runs.at("stopped/trainer_log.jsonl")).unwrap();
-        let logged: Vec<u64> = log.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["current_steps"].as_u64().unwrap()).collect();
+        let logged: Vec<u64> = log
+            .lines()
+            .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["current_steps"].as_u64().unwrap())
+            .collect();
         assert_eq!(logged, (1..=120).collect::<Vec<_>>());
     }
 }
@@ -186,7 +189,10 @@ fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
         unfinish(&runs, "run");
         damage();
         let text = runs.succeed(&words);
-        assert!(text.contains("ignored an incomplete checkpoint: ") && text.contains(remark), "{remark:?} is missing in:\n{text}");
+        assert!(
+            text.contains("ignored an incomplete checkpoint: ") && text.contains(remark),
+            "{remark:?} is missing in:\n{text}"
+        );
         assert!(text.contains("continuing from run/checkpoint-6 (step 6)"), "{text}");
         assert_eq!(runs.weights("run"), weights, "{remark}");
         assert_eq!(runs.checkpoints("run"), [6, 8]);

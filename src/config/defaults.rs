@@ -32,9 +32,7 @@ pub const ALPHA_PER_RANK: f32 = 2.0;
 /// `--lr` of adapters alone, for large and small models.
 pub const LR_LORA: [f64; 2] = [1e-4, 1e-3];
 /// `--lr` where base parameters move, for large and small models.
-pub const LR_FULL: [f64; 2] = [2e-5, 5e-4];
-/// `--lr` of the built-in model.
-pub const LR_BUILTIN: f64 = 1e-3;
+pub const LR_FULL: [f64; 2] = [2e-5, 1e-3];
 /// `--lr-embed` over `--lr`, with lora+.
 pub const LR_EMBED_RATIO: f64 = 0.1;
 /// `--min-lr-ratio`.
@@ -43,8 +41,8 @@ pub const MIN_LR_RATIO: f64 = 0.1;
 pub const WARMUP: u64 = 20;
 /// The default warm-up is at most one step in this many.
 pub const WARMUP_PART: u64 = 5;
-/// `--steps`.
-pub const STEPS: u64 = 200;
+/// `--steps`, for large and small models.
+pub const STEPS: [u64; 2] = [200, 600];
 /// `--steps` of the built-in model.
 pub const BUILTIN_STEPS: u64 = 120;
 /// Tokens that `--micro-batch` gathers, for large and small models.
@@ -101,15 +99,12 @@ pub fn shown(option: &str) -> Option<String> {
         "rank" => RANK.to_string(),
         "alpha" => format!("{ALPHA_PER_RANK} x rank"),
         "lora_targets" => text("all"),
-        "lr" => format!(
-            "lora {:e}, lora+ and full {:e}; {small}: {:e} and {:e}; {MODEL} {LR_BUILTIN:e}",
-            LR_LORA[0], LR_FULL[0], LR_LORA[1], LR_FULL[1]
-        ),
+        "lr" => format!("lora {:e}, lora+ and full {:e}; {small}: {:e} and {:e}", LR_LORA[0], LR_FULL[0], LR_LORA[1], LR_FULL[1]),
         "lr_embed" => format!("{LR_EMBED_RATIO} x lr with lora+, else lr"),
-        "schedule" => format!("constant; {MODEL} cosine"),
+        "schedule" => format!("constant; {small}: cosine"),
         "min_lr_ratio" => MIN_LR_RATIO.to_string(),
         "warmup" => format!("{WARMUP}, at most a {WARMUP_PART}th of the steps"),
-        "steps" => format!("{STEPS}; {MODEL} {BUILTIN_STEPS}"),
+        "steps" => format!("{}; {small}: {}; {MODEL} {BUILTIN_STEPS}", STEPS[0], STEPS[1]),
         "micro_batch" => format!("1; {small}: {} tokens", format_count(MICRO_TOKENS[1] as u64)),
         "accum" => {
             format!("{} tokens per step; {small}: {}", format_count(STEP_TOKENS[0] as u64), format_count(STEP_TOKENS[1] as u64))

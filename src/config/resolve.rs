@@ -223,7 +223,7 @@ impl Resolver<'_> {
         let micro_batch = s.micro_batch.unwrap_or((self.model.by_size(defaults::MICRO_TOKENS) / row).max(1));
         let per_pass = row.saturating_mul(micro_batch).max(1);
         let accum = s.accum.unwrap_or(self.model.by_size(defaults::STEP_TOKENS).div_ceil(per_pass));
-        let steps = s.steps.unwrap_or(if self.builtin() { defaults::BUILTIN_STEPS } else { defaults::STEPS });
+        let steps = s.steps.unwrap_or(if self.builtin() { defaults::BUILTIN_STEPS } else { self.model.by_size(defaults::STEPS) });
         for (key, value) in [("micro_batch", micro_batch as u64), ("accum", accum as u64), ("steps", steps)] {
             self.need(value >= 1, key, "at least 1", value);
         }
@@ -269,14 +269,13 @@ impl Resolver<'_> {
     fn optim(&mut self, train: &TrainSettings) -> OptimSettings {
         let s = self.settings;
         let lr = s.lr.unwrap_or(match train.mode {
-            TrainMode::Full if self.builtin() => defaults::LR_BUILTIN,
             TrainMode::Lora => self.model.by_size(defaults::LR_LORA),
             TrainMode::LoraPlus | TrainMode::Full => self.model.by_size(defaults::LR_FULL),
         });
         let embed_ratio = if train.mode == TrainMode::LoraPlus { defaults::LR_EMBED_RATIO } else { 1.0 };
         let lr_embed = s.lr_embed.unwrap_or(lr * embed_ratio);
         self.only_with(s.lr_embed.is_some() && train.mode == TrainMode::Lora, "lr_embed", "--train lora+ or full");
-        let shape = s.schedule.unwrap_or(if self.builtin() { Shape::Cosine } else { Shape::Constant });
+        let shape = s.schedule.unwrap_or(if self.model.is_small() { Shape::Cosine } else { Shape::Constant });
         self.only_with(s.min_lr_ratio.is_some() && shape == Shape::Constant, "min_lr_ratio", "--schedule linear or cosine");
         let min_lr_ratio = s.min_lr_ratio.unwrap_or(defaults::MIN_LR_RATIO);
         let warmup = s.warmup.unwrap_or(Warmup::Steps(defaults::WARMUP.min(train.steps / defaults::WARMUP_PART)));

@@ -19,17 +19,10 @@ pub enum Existing {
 /// Lets `write` fill a temporary folder beside `path`, then flushes it and renames it to `path`.
 ///
 /// # Errors    whatever `write` says, with the temporary folder removed and `path` as it was.
-pub fn write_dir_atomically(
-    path: &Path,
-    existing: Existing,
-    write: impl FnOnce(&Path) -> Result<()>,
-) -> Result<()> {
+pub fn write_dir_atomically(path: &Path, existing: Existing, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let occupied = path.exists() && !is_empty_dir(path);
     if occupied && (existing == Existing::Refuse || !path.is_dir()) {
-        return Err(ModelError::OutputExists {
-            path: path.to_path_buf(),
-        }
-        .into());
+        return Err(ModelError::OutputExists { path: path.to_path_buf() }.into());
     }
     let parent = create_parent(path)?;
     let temporary = beside(path, "tmp");
@@ -37,9 +30,7 @@ pub fn write_dir_atomically(
         fs::remove_dir_all(&temporary).context("remove", &temporary)?;
     }
     fs::create_dir(&temporary).context("create", &temporary)?;
-    let written = write(&temporary)
-        .and_then(|()| sync_tree(&temporary))
-        .and_then(|()| put_in_place(&temporary, path));
+    let written = write(&temporary).and_then(|()| sync_tree(&temporary)).and_then(|()| put_in_place(&temporary, path));
     if written.is_err() {
         // The first error is the one to report; a leftover that cannot be removed is visible by its name.
         let _ = fs::remove_dir_all(&temporary);
@@ -137,9 +128,7 @@ fn exchange(_: &Path, _: &Path) -> bool {
 }
 
 fn sync_file(path: &Path) -> Result<()> {
-    File::open(path)
-        .and_then(|f| f.sync_all())
-        .context("write", path)
+    File::open(path).and_then(|f| f.sync_all()).context("write", path)
 }
 
 fn sync_tree(dir: &Path) -> Result<()> {

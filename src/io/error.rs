@@ -9,8 +9,7 @@ use crate::tensor::Shape;
 use crate::units::format_count;
 
 /// Architectures with what each one needs, as messages list them.
-const SUPPORTED: &str =
-    "LlamaForCausalLM, MistralForCausalLM (no sliding window), Qwen2ForCausalLM, Qwen3ForCausalLM";
+const SUPPORTED: &str = "LlamaForCausalLM, MistralForCausalLM (no sliding window), Qwen2ForCausalLM, Qwen3ForCausalLM";
 
 /// A model, tokenizer or adapter folder that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -21,11 +20,7 @@ pub enum ModelError {
     MissingFolder { path: PathBuf, is_file: bool },
     /// A folder without `config.json` or `adapter_config.json`.
     #[error("no {file} in {dir:?}")]
-    MissingFile {
-        dir: PathBuf,
-        file: &'static str,
-        found: Vec<String>,
-    },
+    MissingFile { dir: PathBuf, file: &'static str, found: Vec<String> },
     /// A folder without safetensors.
     #[error("no weights in safetensors format in {dir:?}")]
     MissingWeights { dir: PathBuf, found: Vec<String> },
@@ -34,155 +29,74 @@ pub enum ModelError {
     TwoWeights { dir: PathBuf },
     /// JSON that does not parse.
     #[error("{path:?} is not valid JSON: {cause}")]
-    Json {
-        path: PathBuf,
-        cause: serde_json::Error,
-    },
+    Json { path: PathBuf, cause: serde_json::Error },
     /// A field that is missing, of the wrong type, or out of range.
     #[error("{field}: expected {expected}, got {got}")]
-    Field {
-        path: PathBuf,
-        field: String,
-        expected: String,
-        got: String,
-    },
+    Field { path: PathBuf, field: String, expected: String, got: String },
     /// A model that is not one of ours.
     #[error("this model's architecture is not supported: {arch} (model_type {model_type:?})")]
-    Architecture {
-        path: PathBuf,
-        arch: String,
-        model_type: String,
-    },
+    Architecture { path: PathBuf, arch: String, model_type: String },
     /// Mistral v0.1 and Qwen with `use_sliding_window`.
     #[error(
         "{arch} with a sliding window of {window} tokens is not supported: its attention never reaches further back than that, so a longer context cannot be trained into it"
     )]
-    SlidingWindow {
-        path: PathBuf,
-        arch: &'static str,
-        window: String,
-    },
+    SlidingWindow { path: PathBuf, arch: &'static str, window: String },
     /// A rotation that is not one of ours.
     #[error("this model's rope type is not supported: {kind}")]
     RopeType { path: PathBuf, kind: String },
     /// A written `config.json` that does not read back as what was meant.
     #[error("{what} would not survive in config.json: wrote {wrote}, read back {read}")]
-    RoundTrip {
-        what: &'static str,
-        wrote: String,
-        read: String,
-    },
+    RoundTrip { what: &'static str, wrote: String, read: String },
     /// A Git LFS pointer in place of weights.
     #[error("{path:?} is a Git LFS pointer ({bytes} bytes), not the weights")]
     LfsPointer { path: PathBuf, bytes: u64 },
     /// A file that ends early.
     #[error("{path:?} is incomplete")]
-    Incomplete {
-        path: PathBuf,
-        part: &'static str,
-        promised: u64,
-        actual: u64,
-    },
+    Incomplete { path: PathBuf, part: &'static str, promised: u64, actual: u64 },
     /// A header that contradicts itself or its file.
     #[error("{path:?} is damaged: {fault}")]
     Header { path: PathBuf, fault: HeaderFault },
     /// A number type that weights cannot have here.
     #[error("tensor {tensor:?} is stored as {dtype}; expected F32, F16 or BF16")]
-    NumberType {
-        path: PathBuf,
-        tensor: String,
-        dtype: String,
-    },
+    NumberType { path: PathBuf, tensor: String, dtype: String },
     /// NaN or infinity in weights.
     #[error("tensor {tensor:?} holds {value} (element {index})")]
-    NotFinite {
-        path: PathBuf,
-        tensor: String,
-        index: usize,
-        value: f32,
-    },
+    NotFinite { path: PathBuf, tensor: String, index: usize, value: f32 },
     /// A value that the file's number type cannot hold.
     #[error("tensor {tensor:?} holds {value} (element {index}), which {storage} cannot store")]
-    NotStorable {
-        path: PathBuf,
-        tensor: String,
-        index: usize,
-        value: f32,
-        storage: &'static str,
-    },
+    NotStorable { path: PathBuf, tensor: String, index: usize, value: f32, storage: &'static str },
     /// A shard that the index names and the folder lacks.
     #[error("{shard:?} is missing: the index says it holds {tensors} tensors")]
-    MissingShard {
-        index: PathBuf,
-        shard: String,
-        tensors: usize,
-    },
+    MissingShard { index: PathBuf, shard: String, tensors: usize },
     /// A tensor that the index places where it is not.
     #[error("the index places tensor {tensor:?} in {shard:?}, which does not hold it")]
-    Index {
-        index: PathBuf,
-        tensor: String,
-        shard: String,
-    },
+    Index { index: PathBuf, tensor: String, shard: String },
     /// A tensor that the configuration asks for.
     #[error("tensor {tensor:?} is missing")]
-    MissingTensor {
-        path: PathBuf,
-        tensor: String,
-        nearest: Option<String>,
-        missing: usize,
-    },
+    MissingTensor { path: PathBuf, tensor: String, nearest: Option<String>, missing: usize },
     /// A tensor that the configuration has no place for.
     #[error("tensor {tensor:?} has no place in the model that config.json describes")]
-    UnexpectedTensor {
-        path: PathBuf,
-        tensor: String,
-        nearest: Option<String>,
-    },
+    UnexpectedTensor { path: PathBuf, tensor: String, nearest: Option<String> },
     /// A tensor of another shape than the configuration says.
     #[error("tensor {tensor:?}: expected shape {expected}, got {got}")]
-    TensorShape {
-        path: PathBuf,
-        tensor: String,
-        expected: Shape,
-        got: Shape,
-    },
+    TensorShape { path: PathBuf, tensor: String, expected: Shape, got: Shape },
     /// `tie_word_embeddings: true` and two different matrices.
     #[error(
         "config.json says that lm_head is the embedding (tie_word_embeddings), but {path:?} holds a different lm_head.weight"
     )]
-    NotTied {
-        path: PathBuf,
-        index: usize,
-        embedding: f32,
-        head: f32,
-    },
+    NotTied { path: PathBuf, index: usize, embedding: f32, head: f32 },
     /// No `tokenizer.json`.
     #[error("no tokenizer found in {dir:?}")]
     MissingTokenizer { dir: PathBuf, found: Vec<String> },
     /// A `tokenizer.json` that the tokenizers library refuses.
     #[error("{path:?} is not a tokenizer: {cause}")]
-    Tokenizer {
-        path: PathBuf,
-        cause: Box<dyn std::error::Error + Send + Sync>,
-    },
+    Tokenizer { path: PathBuf, cause: Box<dyn std::error::Error + Send + Sync> },
     /// A tokenizer of another model.
-    #[error(
-        "this tokenizer does not belong to this model: it has token ids up to {largest}, the model {vocab} embeddings"
-    )]
-    WrongTokenizer {
-        path: PathBuf,
-        largest: u32,
-        vocab: usize,
-    },
+    #[error("this tokenizer does not belong to this model: it has token ids up to {largest}, the model {vocab} embeddings")]
+    WrongTokenizer { path: PathBuf, largest: u32, vocab: usize },
     /// An adapter feature that is not ours.
     #[error("this adapter is not supported: {field} is {got}; expected {expected}")]
-    Adapter {
-        path: PathBuf,
-        field: String,
-        expected: &'static str,
-        got: String,
-    },
+    Adapter { path: PathBuf, field: String, expected: &'static str, got: String },
     /// An adapter of another base.
     #[error("the adapter {path:?} does not fit this base model: {what}")]
     OtherBase { path: PathBuf, what: String },
@@ -211,8 +125,7 @@ impl ModelError {
 impl Explain for ModelError {
     fn explain(&self) -> Explanation {
         use ModelError::*;
-        let from =
-            |code, path: &Path| Explanation::new(code).fact(format!("from: {}", path.display()));
+        let from = |code, path: &Path| Explanation::new(code).fact(format!("from: {}", path.display()));
         match self {
             MissingFolder { path, .. } => missing_folder(path),
             MissingFile { dir, file, found } => Explanation::new("E305")
@@ -282,9 +195,7 @@ fn list(found: &[String]) -> String {
 }
 
 fn folder_of(path: &Path) -> &Path {
-    path.parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn fetch_again(path: &Path) -> String {
@@ -296,23 +207,15 @@ fn fetch_again(path: &Path) -> String {
 /// Whether `path` could be a model's name on the hub: `org/name`.
 fn is_hub_name(path: &Path) -> bool {
     let text = path.to_string_lossy();
-    let part = |p: &str| {
-        !p.is_empty()
-            && !p.starts_with('.')
-            && p.chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    text.split_once('/')
-        .is_some_and(|(org, name)| part(org) && part(name))
+    let part =
+        |p: &str| !p.is_empty() && !p.starts_with('.') && p.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    text.split_once('/').is_some_and(|(org, name)| part(org) && part(name))
 }
 
 fn missing_folder(path: &Path) -> Explanation {
     let e = Explanation::new("E305");
     if path.is_file() {
-        return e.help(format!(
-            "give the folder that holds it: {}",
-            folder_of(path).display()
-        ));
+        return e.help(format!("give the folder that holds it: {}", folder_of(path).display()));
     }
     if is_hub_name(path) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -324,22 +227,15 @@ fn missing_folder(path: &Path) -> Explanation {
 }
 
 fn missing_weights(dir: &Path, found: &[String]) -> Explanation {
-    let e = Explanation::new("E309").fact(format!(
-        "looked for: model.safetensors or model.safetensors.index.json (needed); found instead: {}",
-        list(found)
-    ));
+    let e = Explanation::new("E309")
+        .fact(format!("looked for: model.safetensors or model.safetensors.index.json (needed); found instead: {}", list(found)));
     let dir = dir.display();
-    if found
-        .iter()
-        .any(|f| f.starts_with("pytorch_model") || f.ends_with(".bin") || f.ends_with(".pth"))
-    {
+    if found.iter().any(|f| f.starts_with("pytorch_model") || f.ends_with(".bin") || f.ends_with(".pth")) {
         return e.help(format!(
             "ltrain does not open pickle files, which can run code. Convert them once with:\npython -c \"from transformers import AutoModelForCausalLM as M; M.from_pretrained('{dir}', torch_dtype='auto').save_pretrained('{dir}')\""
         ));
     }
-    e.help(format!(
-        "fetch the model again: hf download ORG/NAME --local-dir {dir}"
-    ))
+    e.help(format!("fetch the model again: hf download ORG/NAME --local-dir {dir}"))
 }
 
 fn sliding_window(e: Explanation, arch: &str) -> Explanation {
@@ -349,12 +245,7 @@ fn sliding_window(e: Explanation, arch: &str) -> Explanation {
     })
 }
 
-fn missing_tensor(
-    mut e: Explanation,
-    tensor: &str,
-    nearest: &Option<String>,
-    missing: usize,
-) -> Explanation {
+fn missing_tensor(mut e: Explanation, tensor: &str, nearest: &Option<String>, missing: usize) -> Explanation {
     if let Some(name) = nearest {
         e = e.fact(format!("nearest name in the file: {name:?}"));
     }
@@ -368,11 +259,8 @@ fn missing_tensor(
 }
 
 fn missing_tokenizer(dir: &Path, found: &[String]) -> Explanation {
-    let tokenizers: Vec<String> = found
-        .iter()
-        .filter(|f| f.contains("token") || f.contains("vocab") || f.contains("merges"))
-        .cloned()
-        .collect();
+    let tokenizers: Vec<String> =
+        found.iter().filter(|f| f.contains("token") || f.contains("vocab") || f.contains("merges")).cloned().collect();
     let dir = dir.display();
     Explanation::new("E301")
         .fact(format!("looked for: tokenizer.json (needed); found instead: {}", list(&tokenizers)))

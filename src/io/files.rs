@@ -31,10 +31,7 @@ impl ModelFiles {
         if path.is_dir() {
             return Ok(Self::Folder(path.to_path_buf()));
         }
-        let missing = ModelError::MissingFolder {
-            path: path.to_path_buf(),
-            is_file: path.is_file(),
-        };
+        let missing = ModelError::MissingFolder { path: path.to_path_buf(), is_file: path.is_file() };
         Err(missing.into())
     }
 
@@ -87,10 +84,9 @@ impl ModelFiles {
                     Err(e) => Err(e).context("read", &path),
                 }
             }
-            Self::Embedded { files, .. } => Ok(files
-                .iter()
-                .find(|(name, _)| *name == file)
-                .map(|&(_, bytes)| Cow::Borrowed(bytes))),
+            Self::Embedded { files, .. } => {
+                Ok(files.iter().find(|(name, _)| *name == file).map(|&(_, bytes)| Cow::Borrowed(bytes)))
+            }
         }
     }
 
@@ -101,11 +97,7 @@ impl ModelFiles {
         };
         match serde_json::from_slice(&bytes) {
             Ok(value) => Ok(Some(value)),
-            Err(cause) => Err(ModelError::Json {
-                path: self.at(file),
-                cause,
-            }
-            .into()),
+            Err(cause) => Err(ModelError::Json { path: self.at(file), cause }.into()),
         }
     }
 
@@ -113,9 +105,7 @@ impl ModelFiles {
     pub fn weights(&self, file: &str) -> Result<SafetensorsFile> {
         match self {
             Self::Folder(path) => SafetensorsFile::open(&path.join(file)),
-            Self::Embedded { .. } => {
-                SafetensorsFile::from_bytes(self.at(file), self.read(file)?.unwrap_or_default())
-            }
+            Self::Embedded { .. } => SafetensorsFile::from_bytes(self.at(file), self.read(file)?.unwrap_or_default()),
         }
     }
 }

@@ -13,8 +13,8 @@ use super::nearest::nearest;
 use super::safetensors::{SafetensorsFile, Storage, TensorView};
 use super::tokenizer::TextTokenizer;
 use crate::error::Result;
-use crate::model::llama::expected_tensors;
 use crate::model::ModelConfig;
+use crate::model::llama::expected_tensors;
 use crate::tensor::{Shape, Tensor};
 
 /// The configuration's file.
@@ -53,31 +53,17 @@ impl ModelDir {
     }
 
     /// Opens a model inside the program: file names and contents, as `include_bytes!` gives them.
-    pub fn from_embedded(
-        name: &'static str,
-        files: &'static [(&'static str, &'static [u8])],
-    ) -> Result<Self> {
+    pub fn from_embedded(name: &'static str, files: &'static [(&'static str, &'static [u8])]) -> Result<Self> {
         Self::from_files(ModelFiles::Embedded { name, files })
     }
 
     fn from_files(files: ModelFiles) -> Result<Self> {
         let Some(raw) = files.json(CONFIG)? else {
-            return Err(ModelError::MissingFile {
-                dir: files.path().to_path_buf(),
-                file: CONFIG,
-                found: files.names()?,
-            }
-            .into());
+            return Err(ModelError::MissingFile { dir: files.path().to_path_buf(), file: CONFIG, found: files.names()? }.into());
         };
         let config = parse_config(&files.at(CONFIG), &raw)?;
         let (shards, place) = open_weights(&files)?;
-        let dir = Self {
-            files,
-            raw,
-            config,
-            shards,
-            place,
-        };
+        let dir = Self { files, raw, config, shards, place };
         dir.check_headers()?;
         Ok(dir)
     }
@@ -129,10 +115,7 @@ impl ModelDir {
             let tensor = self.view(&name)?.to_tensor()?;
             Ok((name, tensor))
         };
-        expected_tensors(&self.config)
-            .into_iter()
-            .map(load)
-            .collect()
+        expected_tensors(&self.config).into_iter().map(load).collect()
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
@@ -142,20 +125,13 @@ impl ModelDir {
     fn check_headers(&self) -> Result<()> {
         let expected = expected_tensors(&self.config);
         let names: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
-        let mut extra: Vec<&str> = self
-            .names()
-            .filter(|n| !(names.contains(n) || is_ignored(n) || self.config.tied && *n == LM_HEAD))
-            .collect();
+        let mut extra: Vec<&str> =
+            self.names().filter(|n| !(names.contains(n) || is_ignored(n) || self.config.tied && *n == LM_HEAD)).collect();
         extra.sort_unstable();
-        let missing: Vec<&str> = expected
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .filter(|name| !self.place.contains_key(*name))
-            .collect();
+        let missing: Vec<&str> =
+            expected.iter().map(|(name, _)| name.as_str()).filter(|name| !self.place.contains_key(*name)).collect();
         if let Some(&first) = missing.first() {
-            return Err(
-                ModelError::missing_tensor(self.path(), first, extra, missing.len()).into(),
-            );
+            return Err(ModelError::missing_tensor(self.path(), first, extra, missing.len()).into());
         }
         if let Some(&tensor) = extra.first() {
             return Err(ModelError::UnexpectedTensor {
@@ -186,10 +162,7 @@ impl ModelDir {
             return Ok(());
         }
         let (embedding, head) = (self.view(EMBEDDING)?, self.view(LM_HEAD)?);
-        if embedding.shape == head.shape
-            && embedding.storage == head.storage
-            && embedding.bytes == head.bytes
-        {
+        if embedding.shape == head.shape && embedding.storage == head.storage && embedding.bytes == head.bytes {
             return Ok(());
         }
         let (e, h) = (embedding.to_f32()?, head.to_f32()?);
@@ -215,21 +188,14 @@ type Weights = (Vec<SafetensorsFile>, HashMap<String, usize>);
 
 fn open_weights(files: &ModelFiles) -> Result<Weights> {
     match (files.has(WEIGHTS), files.has(INDEX)) {
-        (true, true) => Err(ModelError::TwoWeights {
-            dir: files.path().to_path_buf(),
-        }
-        .into()),
+        (true, true) => Err(ModelError::TwoWeights { dir: files.path().to_path_buf() }.into()),
         (true, false) => {
             let file = files.weights(WEIGHTS)?;
             let place = file.names().map(|n| (n.to_string(), 0)).collect();
             Ok((vec![file], place))
         }
         (false, true) => open_shards(files),
-        (false, false) => Err(ModelError::MissingWeights {
-            dir: files.path().to_path_buf(),
-            found: files.names()?,
-        }
-        .into()),
+        (false, false) => Err(ModelError::MissingWeights { dir: files.path().to_path_buf(), found: files.names()? }.into()),
     }
 }
 
@@ -239,38 +205,21 @@ fn open_shards(files: &ModelFiles) -> Result<Weights> {
     let map = match json.get("weight_map").and_then(Value::as_object) {
         Some(map) if !map.is_empty() => map,
         _ => {
-            return Err(field_error(
-                &index,
-                "weight_map",
-                "an object of tensor names and file names",
-                json.get("weight_map"),
-            ));
+            return Err(field_error(&index, "weight_map", "an object of tensor names and file names", json.get("weight_map")));
         }
     };
     let mut by_shard: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (tensor, shard) in map {
         match shard.as_str() {
             // A shard is a neighbour of its index, never a path out of the folder.
-            Some(file) if !file.contains(['/', '\\']) && file != ".." => {
-                by_shard.entry(file).or_default().push(tensor)
-            }
+            Some(file) if !file.contains(['/', '\\']) && file != ".." => by_shard.entry(file).or_default().push(tensor),
             _ => {
-                return Err(field_error(
-                    &index,
-                    tensor,
-                    "the name of a file in the same folder",
-                    Some(shard),
-                ));
+                return Err(field_error(&index, tensor, "the name of a file in the same folder", Some(shard)));
             }
         }
     }
     if let Some((shard, tensors)) = by_shard.iter().find(|(shard, _)| !files.has(shard)) {
-        return Err(ModelError::MissingShard {
-            index,
-            shard: shard.to_string(),
-            tensors: tensors.len(),
-        }
-        .into());
+        return Err(ModelError::MissingShard { index, shard: shard.to_string(), tensors: tensors.len() }.into());
     }
     let mut shards = Vec::with_capacity(by_shard.len());
     let mut place = HashMap::with_capacity(map.len());
@@ -278,12 +227,7 @@ fn open_shards(files: &ModelFiles) -> Result<Weights> {
         let file = files.weights(shard)?;
         for tensor in tensors {
             if !file.has(tensor) {
-                return Err(ModelError::Index {
-                    index,
-                    tensor: tensor.to_string(),
-                    shard: shard.to_string(),
-                }
-                .into());
+                return Err(ModelError::Index { index, tensor: tensor.to_string(), shard: shard.to_string() }.into());
             }
             place.insert(tensor.to_string(), shards.len());
         }

@@ -35,9 +35,7 @@ pub struct TextTokenizer {
 
 impl std::fmt::Debug for TextTokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TextTokenizer")
-            .field("hash", &self.hash.to_hex().as_str())
-            .finish_non_exhaustive()
+        f.debug_struct("TextTokenizer").field("hash", &self.hash.to_hex().as_str()).finish_non_exhaustive()
     }
 }
 
@@ -53,16 +51,9 @@ impl TextTokenizer {
     pub fn load(files: &ModelFiles, model: &ModelConfig) -> Result<Self> {
         let path = files.at(TOKENIZER);
         let Some(bytes) = files.read(TOKENIZER)? else {
-            return Err(ModelError::MissingTokenizer {
-                dir: files.path().to_path_buf(),
-                found: files.names()?,
-            }
-            .into());
+            return Err(ModelError::MissingTokenizer { dir: files.path().to_path_buf(), found: files.names()? }.into());
         };
-        let refused = |cause| ModelError::Tokenizer {
-            path: path.clone(),
-            cause,
-        };
+        let refused = |cause| ModelError::Tokenizer { path: path.clone(), cause };
         let mut inner = Tokenizer::from_bytes(&bytes).map_err(refused)?;
         // Some files carry the limits of the run that wrote them; here a text is always encoded whole.
         inner.with_truncation(None).map_err(refused)?;
@@ -70,33 +61,16 @@ impl TextTokenizer {
 
         let largest = inner.get_vocab(true).into_values().max().unwrap_or(0);
         if largest as usize >= model.vocab {
-            return Err(ModelError::WrongTokenizer {
-                path,
-                largest,
-                vocab: model.vocab,
-            }
-            .into());
+            return Err(ModelError::WrongTokenizer { path, largest, vocab: model.vocab }.into());
         }
         let settings = files.json(TOKENIZER_CONFIG)?;
-        let special = |key: &str| {
-            settings
-                .as_ref()
-                .map(|s| token_of(s, key).and_then(|t| inner.token_to_id(t)))
-        };
+        let special = |key: &str| settings.as_ref().map(|s| token_of(s, key).and_then(|t| inner.token_to_id(t)));
         // The tokenizer's own word counts; Qwen's config.json names a bos that its tokenizer never writes.
         let bos = special("bos_token").unwrap_or(model.bos);
-        let eos = special("eos_token")
-            .flatten()
-            .or(model.eos.first().copied());
+        let eos = special("eos_token").flatten().or(model.eos.first().copied());
         let mut stops = model.eos.clone();
         stops.extend(eos.filter(|id| !model.eos.contains(id)));
-        Ok(Self {
-            inner,
-            hash: blake3::hash(&bytes),
-            bos,
-            eos,
-            stops,
-        })
+        Ok(Self { inner, hash: blake3::hash(&bytes), bos, eos, stops })
     }
 
     /// Token ids of the whole text, without special tokens around it.
@@ -112,10 +86,7 @@ impl TextTokenizer {
     }
 
     fn failed(cause: tokenizers::Error) -> ModelError {
-        ModelError::Tokenizer {
-            path: TOKENIZER.into(),
-            cause,
-        }
+        ModelError::Tokenizer { path: TOKENIZER.into(), cause }
     }
 
     /// The token a document starts with, if the tokenizer has one.

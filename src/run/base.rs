@@ -120,7 +120,8 @@ fn write_random(init: &Path, json: &Path, config: &RunConfig) -> Result<()> {
 pub fn adapt(model: &mut Llama, dir: &Path) -> Result<()> {
     let Adapter { config, tensors } = read_adapter(dir)?;
     let foreign = |what: String| ModelError::OtherBase { path: dir.to_path_buf(), what };
-    let targets = config.target_modules.iter().map(|m| m.parse::<LoraTarget>().map_err(foreign)).collect::<std::result::Result<_, _>>()?;
+    let targets =
+        config.target_modules.iter().map(|m| m.parse::<LoraTarget>().map_err(foreign)).collect::<std::result::Result<_, _>>()?;
     let lora = LoraConfig { rank: config.r, alpha: config.lora_alpha as f32, rslora: config.use_rslora, targets };
     prepare(model, TrainMode::Lora, &lora, 0)?;
     for (name, tensor) in tensors {

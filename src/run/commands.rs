@@ -107,7 +107,14 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
         let record = evaluation.run(model, subject, &mut |news| match news {
             EvalProgress::Tokens { done, total } => bar.at(done, total, format!("{} tokens", format_count(done))),
             EvalProgress::TextTooShort { length, longest } => {
-                bar.say(ui, &format!("skipped perplexity at {}: the text has {} tokens", format_length(length), format_count(longest as u64)));
+                bar.say(
+                    ui,
+                    &format!(
+                        "skipped perplexity at {}: the text has {} tokens",
+                        format_length(length),
+                        format_count(longest as u64)
+                    ),
+                );
             }
             EvalProgress::PromptTooLong { length, needs } => {
                 bar.say(ui, &format!("skipped passkey at {}: a question takes {needs} tokens", format_length(length)));

@@ -36,7 +36,10 @@ enum Content {
     Nothing,
     /// Somebody else's files.
     Strange,
-    Run { identity: Identity, reported: bool },
+    Run {
+        identity: Identity,
+        reported: bool,
+    },
 }
 
 impl Content {

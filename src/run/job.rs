@@ -14,8 +14,8 @@ use super::ui::Ui;
 use crate::backend::gpu::Place;
 use crate::backend::{Cpu, Kernels};
 use crate::checkpoint::{self, Context};
-use crate::config::choices::Export as Wanted;
 use crate::config::RunConfig;
+use crate::config::choices::Export as Wanted;
 use crate::error::{IoContext, Result};
 use crate::eval::Subject;
 use crate::io::atomic::{Existing, write_bytes_atomically};
@@ -201,7 +201,12 @@ impl Job<'_> {
     }
 
     /// The run's training, or the control's when it has a folder of its own. `None` when stopped.
-    fn train_and_measure(&self, rows: Rows, control: Option<PathBuf>, measure: Option<&Measure>) -> Result<Option<(State, Option<EvalRecord>)>> {
+    fn train_and_measure(
+        &self,
+        rows: Rows,
+        control: Option<PathBuf>,
+        measure: Option<&Measure>,
+    ) -> Result<Option<(State, Option<EvalRecord>)>> {
         let positions = &self.config.positions;
         let (role, name, title) = match control {
             None => (Role::After, format!("after {}", positions.method), "train"),
@@ -285,7 +290,8 @@ impl Job<'_> {
         let at = |name: &str| self.path().join(name).display().to_string();
         let lora = train.lora.as_ref();
         let table = self.config.settings().to_table();
-        let mut notes = vec![format!("Text: {}. Peak memory of the process: {}.", self.text.summary, format_bytes(peak_memory()))];
+        let mut notes =
+            vec![format!("Text: {}. Peak memory of the process: {}.", self.text.summary, format_bytes(peak_memory()))];
         if self.config.eval.control {
             notes.push(
                 "The control had the same steps, data, rotation and learning rate at contiguous positions: what it gains is the model \
@@ -339,7 +345,8 @@ impl Job<'_> {
     fn overrides(&self) -> String {
         let extended = hf_config::extended_config(self.base.dir.raw(), &self.extended());
         let keys = ["max_position_embeddings", "rope_parameters"];
-        let picked: serde_json::Map<_, _> = keys.iter().filter_map(|k| Some((k.to_string(), extended.get(*k)?.clone()))).collect();
+        let picked: serde_json::Map<_, _> =
+            keys.iter().filter_map(|k| Some((k.to_string(), extended.get(*k)?.clone()))).collect();
         serde_json::Value::Object(picked).to_string()
     }
 

@@ -67,7 +67,13 @@ impl<'a> Measure<'a> {
     }
 
     /// Measures one subject, or reads what was measured before. `None` when stopped.
-    pub fn cached(&self, run: &Path, file: &str, model: &mut dyn FnMut() -> Result<Llama>, subject: &Subject) -> Result<Option<EvalRecord>> {
+    pub fn cached(
+        &self,
+        run: &Path,
+        file: &str,
+        model: &mut dyn FnMut() -> Result<Llama>,
+        subject: &Subject,
+    ) -> Result<Option<EvalRecord>> {
         let path = run.join("eval").join(file);
         if path.exists() {
             let text = std::fs::read_to_string(&path).context("read", &path)?;
@@ -88,7 +94,11 @@ impl<'a> Measure<'a> {
             EvalProgress::Tokens { done, total } => bar.at(done, total, format!("{} tokens", format_count(done))),
             EvalProgress::TextTooShort { length, longest } => bar.say(
                 self.ui,
-                &format!("skipped perplexity at {}: the longest text has {} tokens", format_length(length), format_count(longest as u64)),
+                &format!(
+                    "skipped perplexity at {}: the longest text has {} tokens",
+                    format_length(length),
+                    format_count(longest as u64)
+                ),
             ),
             EvalProgress::PromptTooLong { length, needs } => {
                 bar.say(self.ui, &format!("skipped passkey at {}: a question takes {needs} tokens", format_length(length)));

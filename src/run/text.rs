@@ -7,8 +7,8 @@ use crate::config::text::Source;
 use crate::config::{ConfigError, Problem, RunConfig};
 use crate::data::synthetic::{STAGES, Stage};
 use crate::data::{
-    Batch, BatchBuilder, CacheUse, Corpus, CorpusOptions, DataError, Encode, NotText, Progress, RowOptions, RowSet, Sources, Specials, Split,
-    SyntheticBuilder, cache_folder,
+    Batch, BatchBuilder, CacheUse, Corpus, CorpusOptions, DataError, Encode, NotText, Progress, RowOptions, RowSet, Sources,
+    Specials, Split, SyntheticBuilder, cache_folder,
 };
 use crate::error::{IoContext, Result};
 use crate::io::TextTokenizer;
@@ -92,10 +92,15 @@ pub fn open(config: &RunConfig, tokenizer: &TextTokenizer, progress: &dyn Fn(Pro
         let summary = format!("{stage}, written as it is needed");
         return Ok(RunText { rows, eval, summary, hash: stage.to_string() });
     }
-    let paths: Vec<_> = config.data.train.iter().filter_map(|s| match s {
-        Source::Path(path) => Some(path.clone()),
-        Source::Synthetic(_) => None,
-    }).collect();
+    let paths: Vec<_> = config
+        .data
+        .train
+        .iter()
+        .filter_map(|s| match s {
+            Source::Path(path) => Some(path.clone()),
+            Source::Synthetic(_) => None,
+        })
+        .collect();
     let sources = Sources::collect(&paths)?;
     let options = CorpusOptions {
         columns: config.data.columns.clone(),
@@ -112,7 +117,8 @@ pub fn open(config: &RunConfig, tokenizer: &TextTokenizer, progress: &dyn Fn(Pro
     let held_back = || vec![split.val.iter().flat_map(|p| corpus.doc(p.doc)[p.tokens.clone()].iter().copied()).collect()];
     let eval = given.unwrap_or_else(held_back);
     let cached = if matches!(corpus.cache, CacheUse::Hit(_)) { " (cached)" } else { "" };
-    let mut summary = format!("{} documents, {} tokens{cached}", format_count(corpus.docs() as u64), format_count(corpus.tokens() as u64));
+    let mut summary =
+        format!("{} documents, {} tokens{cached}", format_count(corpus.docs() as u64), format_count(corpus.tokens() as u64));
     if skipped.total() > 0 {
         summary += &format!(", skipped {skipped}");
     }

@@ -17,7 +17,8 @@ const SMALL: &str = r#"{
 }"#;
 
 /// Random weights on synthetic text; nothing is measured.
-pub const FULL: &str = "--init small.json --data synthetic:facts-64 --micro-batch 2 --accum 1 --warmup 2 --schedule constant --eval none";
+pub const FULL: &str =
+    "--init small.json --data synthetic:facts-64 --micro-batch 2 --accum 1 --warmup 2 --schedule constant --eval none";
 /// Adapters on the built-in model.
 pub const LORA: &str = "--data synthetic:facts-64 --target 512 --seq-len 64 --train lora --rank 4 --micro-batch 2 --accum 1 --warmup 2 \
                         --schedule constant --eval none --no-control";
@@ -78,7 +79,8 @@ impl Runs {
 
     /// Numbers of the checkpoints, ascending.
     pub fn checkpoints(&self, out: &str) -> Vec<u64> {
-        let mut steps: Vec<u64> = entries(&self.at(out)).iter().filter_map(|n| n.strip_prefix("checkpoint-")?.parse().ok()).collect();
+        let mut steps: Vec<u64> =
+            entries(&self.at(out)).iter().filter_map(|n| n.strip_prefix("checkpoint-")?.parse().ok()).collect();
         steps.sort_unstable();
         steps
     }

@@ -3,8 +3,8 @@
 use std::fs;
 
 use ltrain::io::peft::{
-    ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, AdapterTensor, Factor, factor_name, parse_name,
-    read_adapter, saved_name, target_modules, write_adapter,
+    ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, AdapterTensor, Factor, factor_name, parse_name, read_adapter, saved_name,
+    target_modules, write_adapter,
 };
 use ltrain::io::{SafetensorsFile, Storage};
 use serde_json::{Value, json};
@@ -29,14 +29,8 @@ fn adapters_read_back_as_they_were_written() {
         let extended = json!({"max_position_embeddings": 4096});
         write(dir.path(), &adapter, &extended);
         let again = read_adapter(dir.path()).unwrap();
-        assert_eq!(
-            (&again.config, &again.tensors),
-            (&adapter.config, &adapter.tensors)
-        );
-        assert_eq!(
-            read_json(&dir.path().join("base_config/config.json")),
-            extended
-        );
+        assert_eq!((&again.config, &again.tensors), (&adapter.config, &adapter.tensors));
+        assert_eq!(read_json(&dir.path().join("base_config/config.json")), extended);
 
         let theirs = SafetensorsFile::open(&source.join(ADAPTER_WEIGHTS)).unwrap();
         let ours = SafetensorsFile::open(&dir.path().join(ADAPTER_WEIGHTS)).unwrap();
@@ -44,10 +38,7 @@ fn adapters_read_back_as_they_were_written() {
             assert_eq!(ours.view(view.name).unwrap().bytes, view.bytes);
         }
         let keys = read_json(&source.join(ADAPTER_CONFIG));
-        for (key, value) in read_json(&dir.path().join(ADAPTER_CONFIG))
-            .as_object()
-            .unwrap()
-        {
+        for (key, value) in read_json(&dir.path().join(ADAPTER_CONFIG)).as_object().unwrap() {
             assert_eq!(value, &keys[key], "{name}: {key}");
         }
     }
@@ -56,14 +47,7 @@ fn adapters_read_back_as_they_were_written() {
 #[test]
 fn only_keys_that_old_loaders_know_are_written() {
     let adapter = read_adapter(&fixture("adapters/lora_qwen2")).unwrap();
-    let mut keys: Vec<String> = adapter
-        .config
-        .to_json()
-        .as_object()
-        .unwrap()
-        .keys()
-        .cloned()
-        .collect();
+    let mut keys: Vec<String> = adapter.config.to_json().as_object().unwrap().keys().cloned().collect();
     keys.sort();
     let known = "alpha_pattern base_model_name_or_path bias fan_in_fan_out inference_mode init_lora_weights layers_pattern \
                  layers_to_transform lora_alpha lora_dropout modules_to_save peft_type r rank_pattern revision target_modules \
@@ -84,10 +68,7 @@ fn every_name_in_a_peft_file_is_understood() {
         }
         let mut targets = adapter.config.target_modules.clone();
         targets.sort();
-        assert_eq!(
-            target_modules(adapter.tensors.iter().map(|(n, _)| n.as_str())),
-            targets
-        );
+        assert_eq!(target_modules(adapter.tensors.iter().map(|(n, _)| n.as_str())), targets);
     }
     assert_eq!(
         factor_name("model.layers.3.self_attn.q_proj", Factor::B),
@@ -106,9 +87,7 @@ fn every_name_in_a_peft_file_is_understood() {
 #[test]
 fn rank_stabilised_adapters_scale_by_the_square_root() {
     let dir = copy(&fixture("adapters/lora_qwen2"));
-    edit_json(&dir.path().join(ADAPTER_CONFIG), |c| {
-        c["use_rslora"] = json!(true)
-    });
+    edit_json(&dir.path().join(ADAPTER_CONFIG), |c| c["use_rslora"] = json!(true));
     let config = read_adapter(dir.path()).unwrap().config;
     assert_eq!(config.scale(), 16.0 / 8f64.sqrt());
 }
@@ -128,11 +107,7 @@ fn features_that_change_the_result_are_refused_by_name() {
         let dir = copy(&fixture("adapters/lora_qwen2"));
         let shown = value.to_string();
         edit_json(&dir.path().join(ADAPTER_CONFIG), |c| c[field] = value);
-        assert_error(
-            read_adapter(dir.path()),
-            "E308",
-            &[&format!("{field} is {shown}"), "merge_and_unload"],
-        );
+        assert_error(read_adapter(dir.path()), "E308", &[&format!("{field} is {shown}"), "merge_and_unload"]);
     }
 }
 
@@ -158,32 +133,16 @@ fn tensors_that_do_not_belong_are_named() {
     let dir = rename(q(Factor::A), in_memory.clone());
     assert_error(read_adapter(dir.path()), "E605", &[&in_memory]);
     let dir = rename(q(Factor::B), saved_name("model.norm.weight"));
-    assert_error(
-        read_adapter(dir.path()),
-        "E605",
-        &[&format!("{:?} is missing", q(Factor::B))],
-    );
+    assert_error(read_adapter(dir.path()), "E605", &[&format!("{:?} is missing", q(Factor::B))]);
     let dir = with_tensors(|map| map[&q(Factor::A)]["shape"] = json!([16, 32]));
-    assert_error(
-        read_adapter(dir.path()),
-        "E605",
-        &[&q(Factor::A), "expected shape [8, 32], got [16, 32]"],
-    );
+    assert_error(read_adapter(dir.path()), "E605", &[&q(Factor::A), "expected shape [8, 32], got [16, 32]"]);
 }
 
 #[test]
 fn an_adapter_folder_without_its_files_says_which() {
     let dir = copy(&fixture("adapters/lora_qwen2"));
     fs::remove_file(dir.path().join(ADAPTER_WEIGHTS)).unwrap();
-    assert_error(
-        read_adapter(dir.path()),
-        "E305",
-        &["no adapter_model.safetensors in", "adapter_config.json"],
-    );
+    assert_error(read_adapter(dir.path()), "E305", &["no adapter_model.safetensors in", "adapter_config.json"]);
     fs::remove_file(dir.path().join(ADAPTER_CONFIG)).unwrap();
-    assert_error(
-        read_adapter(dir.path()),
-        "E305",
-        &["no adapter_config.json in", "found instead: nothing"],
-    );
+    assert_error(read_adapter(dir.path()), "E305", &["no adapter_config.json in", "found instead: nothing"]);
 }

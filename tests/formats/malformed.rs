@@ -38,17 +38,9 @@ fn a_truncated_file_is_incomplete_with_both_sizes() {
         ],
     );
     fs::write(&path, &bytes[..500]).unwrap();
-    assert_error(
-        open(dir.path()),
-        "E601",
-        &["the header needs", "the file has 492"],
-    );
+    assert_error(open(dir.path()), "E601", &["the header needs", "the file has 492"]);
     fs::write(&path, "").unwrap();
-    assert_error(
-        open(dir.path()),
-        "E601",
-        &["is incomplete", "the file has 0"],
-    );
+    assert_error(open(dir.path()), "E601", &["is incomplete", "the file has 0"]);
 }
 
 #[test]
@@ -59,13 +51,7 @@ fn a_git_lfs_pointer_is_recognised() {
     assert_error(
         open(dir.path()),
         "E601",
-        &[
-            &format!(
-                "is a Git LFS pointer ({} bytes), not the weights",
-                pointer.len()
-            ),
-            "run `git lfs pull` in",
-        ],
+        &[&format!("is a Git LFS pointer ({} bytes), not the weights", pointer.len()), "run `git lfs pull` in"],
     );
 }
 
@@ -93,39 +79,16 @@ fn offsets_that_overlap_or_leave_gaps_or_lie_are_found() {
         SafetensorsFile::from_bytes("w.safetensors".into(), bytes)
     };
     let t = |shape: Value, start: u64, end: u64| json!({"dtype": "F32", "shape": shape, "data_offsets": [start, end]});
-    assert!(
-        file(
-            json!({"a": t(json!([2]), 0, 8), "b": t(json!([1]), 8, 12)}),
-            12
-        )
-        .is_ok()
-    );
+    assert!(file(json!({"a": t(json!([2]), 0, 8), "b": t(json!([1]), 8, 12)}), 12).is_ok());
 
-    let overlap = file(
-        json!({"a": t(json!([2]), 0, 8), "b": t(json!([2]), 4, 12)}),
-        12,
-    );
-    assert_error(
-        overlap,
-        "E601",
-        &["\"b\": expected to start at byte 8, got bytes 4 to 12"],
-    );
-    let gap = file(
-        json!({"a": t(json!([1]), 0, 4), "b": t(json!([1]), 8, 12)}),
-        12,
-    );
+    let overlap = file(json!({"a": t(json!([2]), 0, 8), "b": t(json!([2]), 4, 12)}), 12);
+    assert_error(overlap, "E601", &["\"b\": expected to start at byte 8, got bytes 4 to 12"]);
+    let gap = file(json!({"a": t(json!([1]), 0, 4), "b": t(json!([1]), 8, 12)}), 12);
     assert_error(gap, "E601", &["\"b\": expected to start at byte 4"]);
-    let backwards = file(
-        json!({"a": t(json!([1]), 0, 4), "b": t(json!([1]), 4, 0)}),
-        4,
-    );
+    let backwards = file(json!({"a": t(json!([1]), 0, 4), "b": t(json!([1]), 4, 0)}), 4);
     assert_error(backwards, "E601", &["got bytes 4 to 0"]);
     let size = file(json!({"a": t(json!([3]), 0, 8)}), 8);
-    assert_error(
-        size,
-        "E601",
-        &["\"a\": expected [3] elements of F32, got 8 bytes"],
-    );
+    assert_error(size, "E601", &["\"a\": expected [3] elements of F32, got 8 bytes"]);
     let overflow = file(json!({"a": t(json!([1u64 << 33, 1u64 << 33]), 0, 8)}), 8);
     assert_error(overflow, "E601", &["elements of F32, got 8 bytes"]);
     let trailing = file(json!({"a": t(json!([1]), 0, 4)}), 7);
@@ -137,10 +100,7 @@ fn offsets_that_overlap_or_leave_gaps_or_lie_are_found() {
     let wrapped: serde_json::Map<String, Value> = (0..8u64)
         .map(|i| {
             let end = if i == 7 { u64::MAX - 3 } else { (i + 1) * huge };
-            (
-                format!("t{i}"),
-                json!({"dtype": "U8", "shape": [end - i * huge], "data_offsets": [i * huge, end]}),
-            )
+            (format!("t{i}"), json!({"dtype": "U8", "shape": [end - i * huge], "data_offsets": [i * huge, end]}))
         })
         .collect();
     assert_error(file(Value::Object(wrapped), 4), "E601", &["is incomplete"]);
@@ -159,11 +119,7 @@ fn a_name_listed_twice_is_found() {
 #[test]
 fn a_number_type_that_cannot_be_trained_is_named() {
     let dir = with_weights("llama", |header, _| header[Q]["dtype"] = json!("I32"));
-    assert_error(
-        open(dir.path()),
-        "E604",
-        &[Q, "stored as I32; expected F32, F16 or BF16"],
-    );
+    assert_error(open(dir.path()), "E604", &[Q, "stored as I32; expected F32, F16 or BF16"]);
 }
 
 #[test]
@@ -187,41 +143,24 @@ fn a_renamed_tensor_is_missing_and_its_new_name_is_suggested() {
     assert_error(
         open(dir.path()),
         "E605",
-        &[
-            &format!("tensor {Q:?} is missing"),
-            &format!("nearest name in the file: {renamed:?}"),
-        ],
+        &[&format!("tensor {Q:?} is missing"), &format!("nearest name in the file: {renamed:?}")],
     );
 }
 
 #[test]
 fn a_tensor_of_another_shape_is_named_with_both_shapes() {
     let dir = with_weights("llama", |header, _| header[Q]["shape"] = json!([32, 128]));
-    assert_error(
-        open(dir.path()),
-        "E605",
-        &[Q, "expected shape [64, 64], got [32, 128]"],
-    );
+    assert_error(open(dir.path()), "E605", &[Q, "expected shape [64, 64], got [32, 128]"]);
 }
 
 #[test]
 fn a_tensor_that_the_configuration_has_no_place_for_is_not_ignored() {
     // Two layers in the file, one in the configuration.
     let dir = with_config("llama", |c| c["num_hidden_layers"] = json!(1));
-    assert_error(
-        open(dir.path()),
-        "E605",
-        &["model.layers.1.", "has no place in the model"],
-    );
+    assert_error(open(dir.path()), "E605", &["model.layers.1.", "has no place in the model"]);
     // Qwen2's biases under a Llama name.
-    let dir = with_config("qwen2", |c| {
-        c["architectures"] = json!(["LlamaForCausalLM"])
-    });
-    assert_error(
-        open(dir.path()),
-        "E605",
-        &["bias", "has no place in the model"],
-    );
+    let dir = with_config("qwen2", |c| c["architectures"] = json!(["LlamaForCausalLM"]));
+    assert_error(open(dir.path()), "E605", &["bias", "has no place in the model"]);
 }
 
 #[test]
@@ -229,8 +168,7 @@ fn buffers_of_old_exports_are_ignored() {
     let dir = with_weights("llama", |header, tensors| {
         let start = tensors.len();
         let offsets = json!([start, start + 32]);
-        header["model.layers.0.self_attn.rotary_emb.inv_freq"] =
-            json!({"dtype": "F32", "shape": [8], "data_offsets": offsets});
+        header["model.layers.0.self_attn.rotary_emb.inv_freq"] = json!({"dtype": "F32", "shape": [8], "data_offsets": offsets});
         tensors.extend([0; 32]);
     });
     assert_eq!(open(dir.path()).unwrap().load().unwrap().len(), 21);
@@ -239,14 +177,7 @@ fn buffers_of_old_exports_are_ignored() {
 #[test]
 fn an_untied_model_needs_its_output_projection() {
     let dir = with_config("llama_tied", |c| c["tie_word_embeddings"] = json!(false));
-    assert_error(
-        open(dir.path()),
-        "E605",
-        &[
-            "\"lm_head.weight\" is missing",
-            "\"tie_word_embeddings\": true",
-        ],
-    );
+    assert_error(open(dir.path()), "E605", &["\"lm_head.weight\" is missing", "\"tie_word_embeddings\": true"]);
 }
 
 #[test]
@@ -255,11 +186,7 @@ fn a_tied_model_may_hold_a_copy_of_its_embedding_but_no_other_matrix() {
     assert_error(
         open(dir.path()).unwrap().load(),
         "E606",
-        &[
-            "tie_word_embeddings",
-            "different lm_head.weight",
-            "first difference at element 0",
-        ],
+        &["tie_word_embeddings", "different lm_head.weight", "first difference at element 0"],
     );
     let dir = with_weights("llama_tied", |header, tensors| {
         let embedding = &header["model.embed_tokens.weight"];

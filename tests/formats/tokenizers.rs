@@ -41,29 +41,11 @@ fn a_text_is_encoded_whole_and_without_special_tokens() {
     write_tokenizer(dir.path(), 128);
     let tokenizer = ModelDir::open(dir.path()).unwrap().tokenizer().unwrap();
     let ids = tokenizer.encode("w3 w5 w7 w9 w11 nothing").unwrap();
-    assert_eq!(
-        ids,
-        [3, 5, 7, 9, 11, 0],
-        "no truncation to 4, no padding to 8, no <s>"
-    );
-    assert_eq!(
-        tokenizer
-            .decode(&[1, 3, 5, 2], SpecialTokens::Skip)
-            .unwrap(),
-        "w3 w5"
-    );
-    assert_eq!(
-        tokenizer.decode(&[1, 3, 2], SpecialTokens::Keep).unwrap(),
-        "<s> w3 </s>"
-    );
-    assert_eq!(
-        tokenizer.hash(),
-        blake3::hash(&fs::read(dir.path().join("tokenizer.json")).unwrap())
-    );
-    assert_eq!(
-        (tokenizer.bos(), tokenizer.eos(), tokenizer.stops()),
-        (Some(1), Some(2), &[2][..])
-    );
+    assert_eq!(ids, [3, 5, 7, 9, 11, 0], "no truncation to 4, no padding to 8, no <s>");
+    assert_eq!(tokenizer.decode(&[1, 3, 5, 2], SpecialTokens::Skip).unwrap(), "w3 w5");
+    assert_eq!(tokenizer.decode(&[1, 3, 2], SpecialTokens::Keep).unwrap(), "<s> w3 </s>");
+    assert_eq!(tokenizer.hash(), blake3::hash(&fs::read(dir.path().join("tokenizer.json")).unwrap()));
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.stops()), (Some(1), Some(2), &[2][..]));
 }
 
 #[test]
@@ -71,11 +53,7 @@ fn the_tokenizers_own_special_tokens_come_first() {
     let dir = copy(&model("llama"));
     write_tokenizer(dir.path(), 128);
     let settings = json!({"bos_token": null, "eos_token": {"content": "w9", "special": true}});
-    fs::write(
-        dir.path().join("tokenizer_config.json"),
-        settings.to_string(),
-    )
-    .unwrap();
+    fs::write(dir.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
     let tokenizer = ModelDir::open(dir.path()).unwrap().tokenizer().unwrap();
     assert_eq!((tokenizer.bos(), tokenizer.eos()), (None, Some(9)));
     assert_eq!(tokenizer.stops(), [2, 9], "both end a generated text");
@@ -107,14 +85,7 @@ fn a_tokenizer_larger_than_the_model_is_the_wrong_one() {
     let dir = copy(&model("llama"));
     write_tokenizer(dir.path(), 129);
     let found = ModelDir::open(dir.path()).unwrap().tokenizer();
-    assert_error(
-        found,
-        "E306",
-        &[
-            "token ids up to 128, the model 128 embeddings",
-            "--tokenizer DIR",
-        ],
-    );
+    assert_error(found, "E306", &["token ids up to 128, the model 128 embeddings", "--tokenizer DIR"]);
 }
 
 #[test]
@@ -125,9 +96,5 @@ fn a_smaller_tokenizer_from_another_folder_is_fine_and_a_broken_one_is_not() {
     assert!(TextTokenizer::open(dir.path(), &config).is_ok());
     fs::write(dir.path().join("tokenizer.json"), "{}").unwrap();
     let files = ModelFiles::folder(dir.path()).unwrap();
-    assert_error(
-        TextTokenizer::load(&files, &config),
-        "E301",
-        &["is not a tokenizer"],
-    );
+    assert_error(TextTokenizer::load(&files, &config), "E301", &["is not a tokenizer"]);
 }

@@ -10,9 +10,7 @@ use safetensors::SafeTensors;
 use crate::{MODELS, assert_error, model};
 
 fn ramp(shape: [usize; 2], phase: f32) -> Tensor {
-    let data = (0..shape[0] * shape[1])
-        .map(|i| (0.37 * i as f32 + phase).sin())
-        .collect();
+    let data = (0..shape[0] * shape[1]).map(|i| (0.37 * i as f32 + phase).sin()).collect();
     Tensor::f32(data, shape)
 }
 
@@ -26,10 +24,7 @@ fn every_fixture_reads_as_the_reference_reads_it_and_is_written_back_equal() {
         let reference = SafeTensors::deserialize(&bytes).unwrap();
         let views: Vec<TensorView<'_>> = file.views().map(Result::unwrap).collect();
         assert_eq!(views.len(), reference.len());
-        let tensors: Vec<(&str, Tensor)> = views
-            .iter()
-            .map(|v| (v.name, v.to_tensor().unwrap()))
-            .collect();
+        let tensors: Vec<(&str, Tensor)> = views.iter().map(|v| (v.name, v.to_tensor().unwrap())).collect();
 
         let copy = out.path().join(name);
         write_safetensors(&copy, Storage::F32, tensors.iter().map(|(n, t)| (*n, t))).unwrap();
@@ -55,16 +50,8 @@ fn half_precision_is_rounded_once_and_widened_exactly() {
     let tensor = ramp([257, 300], 0.5);
     let data = tensor.as_f32().unwrap();
     for (storage, rounded) in [
-        (
-            Storage::Bf16,
-            data.iter()
-                .map(|&v| bf16::from_f32(v).to_f32())
-                .collect::<Vec<_>>(),
-        ),
-        (
-            Storage::F16,
-            data.iter().map(|&v| f16::from_f32(v).to_f32()).collect(),
-        ),
+        (Storage::Bf16, data.iter().map(|&v| bf16::from_f32(v).to_f32()).collect::<Vec<_>>()),
+        (Storage::F16, data.iter().map(|&v| f16::from_f32(v).to_f32()).collect()),
     ] {
         let path = dir.path().join(storage.name());
         write_safetensors(&path, storage, [("w", &tensor)]).unwrap();
@@ -83,12 +70,7 @@ fn empty_files_and_scalars_are_tensors_too() {
     write_safetensors(&path, Storage::F32, []).unwrap();
     assert_eq!(SafetensorsFile::open(&path).unwrap().names().count(), 0);
     let (scalar, none) = (Tensor::scalar(3.5), Tensor::zeros([0, 4]));
-    write_safetensors(
-        &path,
-        Storage::F32,
-        [("a", &none), ("b", &scalar), ("c", &none)],
-    )
-    .unwrap();
+    write_safetensors(&path, Storage::F32, [("a", &none), ("b", &scalar), ("c", &none)]).unwrap();
     let file = SafetensorsFile::open(&path).unwrap();
     assert_eq!(file.view("b").unwrap().to_tensor().unwrap(), scalar);
     assert_eq!(file.view("c").unwrap().to_tensor().unwrap(), none);
@@ -103,11 +85,7 @@ fn values_that_cannot_be_stored_are_refused() {
         write_safetensors(&path, storage, [("norm", &tensor)])
     };
     write(70000.0, Storage::Bf16).unwrap();
-    assert_error(
-        write(70000.0, Storage::F16),
-        "E603",
-        &["\"norm\" holds 70000 (element 1)", "F16 cannot store"],
-    );
+    assert_error(write(70000.0, Storage::F16), "E603", &["\"norm\" holds 70000 (element 1)", "F16 cannot store"]);
     assert_error(write(f32::NAN, Storage::F32), "E603", &["NaN"]);
 }
 
@@ -127,9 +105,5 @@ fn a_written_file_has_the_mode_of_any_new_file() {
 fn a_missing_tensor_is_reported_with_the_nearest_name() {
     let file = SafetensorsFile::open(&model("llama").join("model.safetensors")).unwrap();
     let found = file.view("model.layers.0.self_attn.qproj.weight");
-    assert_error(
-        found,
-        "E605",
-        &["nearest name in the file: \"model.layers.0.self_attn.q_proj.weight\""],
-    );
+    assert_error(found, "E605", &["nearest name in the file: \"model.layers.0.self_attn.q_proj.weight\""]);
 }

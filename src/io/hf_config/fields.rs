@@ -21,11 +21,7 @@ impl<'a> Fields<'a> {
     /// The fields of the file's outermost value.
     pub fn of(path: &'a Path, value: &'a Value) -> Result<Self> {
         match value.as_object() {
-            Some(map) => Ok(Self {
-                path,
-                map,
-                prefix: "",
-            }),
+            Some(map) => Ok(Self { path, map, prefix: "" }),
             None => Err(field_error(path, "the file", "a JSON object", Some(value))),
         }
     }
@@ -34,11 +30,7 @@ impl<'a> Fields<'a> {
     pub fn object(&self, name: &str, prefix: &'static str) -> Result<Option<Self>> {
         match self.get(name) {
             None => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(Self {
-                path: self.path,
-                map,
-                prefix,
-            })),
+            Some(Value::Object(map)) => Ok(Some(Self { path: self.path, map, prefix })),
             Some(_) => Err(self.bad(name, "an object or null")),
         }
     }
@@ -70,12 +62,7 @@ impl<'a> Fields<'a> {
 
     /// What is wrong with `name`.
     pub fn bad(&self, name: &str, expected: impl Into<String>) -> Error {
-        field_error(
-            self.path,
-            &format!("{}{name}", self.prefix),
-            expected,
-            self.map.get(name),
-        )
+        field_error(self.path, &format!("{}{name}", self.prefix), expected, self.map.get(name))
     }
 
     fn parsed<T>(
@@ -86,9 +73,7 @@ impl<'a> Fields<'a> {
     ) -> Result<Option<T>> {
         match self.get(name) {
             None => Ok(None),
-            Some(value) => parse(value)
-                .map(Some)
-                .ok_or_else(|| self.bad(name, expected)),
+            Some(value) => parse(value).map(Some).ok_or_else(|| self.bad(name, expected)),
         }
     }
 
@@ -101,8 +86,7 @@ impl<'a> Fields<'a> {
     /// [`Self::size`], required.
     pub fn need_size(&self, name: &str, range: RangeInclusive<usize>) -> Result<usize> {
         let expected = format!("an integer from {} to {}", range.start(), range.end());
-        self.size(name, range)?
-            .ok_or_else(|| self.bad(name, expected))
+        self.size(name, range)?.ok_or_else(|| self.bad(name, expected))
     }
 
     /// A number in `range`.
@@ -114,8 +98,7 @@ impl<'a> Fields<'a> {
     /// [`Self::real`], required.
     pub fn need_real(&self, name: &str, range: RangeInclusive<f64>) -> Result<f64> {
         let expected = format!("a number from {:?} to {:?}", range.start(), range.end());
-        self.real(name, range)?
-            .ok_or_else(|| self.bad(name, expected))
+        self.real(name, range)?.ok_or_else(|| self.bad(name, expected))
     }
 
     /// `true` or `false`.
@@ -130,12 +113,7 @@ impl<'a> Fields<'a> {
 
     /// A list of strings.
     pub fn texts(&self, name: &str) -> Result<Option<Vec<String>>> {
-        self.parsed(name, "a list of strings", |v| {
-            v.as_array()?
-                .iter()
-                .map(|s| s.as_str().map(str::to_string))
-                .collect()
-        })
+        self.parsed(name, "a list of strings", |v| v.as_array()?.iter().map(|s| s.as_str().map(str::to_string)).collect())
     }
 
     /// A token id or a list of them, below `vocab`; `default` when the field is absent, none when it is null.
@@ -162,20 +140,12 @@ fn integer(value: &Value) -> Option<usize> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     match value.as_u64() {
         Some(n) => usize::try_from(n).ok(),
-        None => value
-            .as_f64()
-            .filter(|f| f.fract() == 0.0 && (0.0..=EXACT).contains(f))
-            .map(|f| f as usize),
+        None => value.as_f64().filter(|f| f.fract() == 0.0 && (0.0..=EXACT).contains(f)).map(|f| f as usize),
     }
 }
 
 /// [`ModelError::Field`] with the value cut to a readable length.
-pub(in crate::io) fn field_error(
-    path: &Path,
-    field: &str,
-    expected: impl Into<String>,
-    got: Option<&Value>,
-) -> Error {
+pub(in crate::io) fn field_error(path: &Path, field: &str, expected: impl Into<String>, got: Option<&Value>) -> Error {
     ModelError::Field {
         path: path.to_path_buf(),
         field: field.to_string(),

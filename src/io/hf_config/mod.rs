@@ -71,27 +71,18 @@ pub fn parse_config(path: &Path, raw: &Value) -> Result<ModelConfig> {
         (None, Arch::Qwen2 | Arch::Qwen3) => 32,
     };
     if !heads.is_multiple_of(kv_heads) {
-        return Err(f.bad(
-            "num_key_value_heads",
-            format!("a divisor of num_attention_heads {heads} (default {kv_heads})"),
-        ));
+        return Err(f.bad("num_key_value_heads", format!("a divisor of num_attention_heads {heads} (default {kv_heads})")));
     }
     let head_dim = match (f.size("head_dim", HEAD_DIM)?, arch) {
         (Some(n), _) => n,
         (None, Arch::Qwen3) if !f.is_written("head_dim") => 128,
         (None, _) if hidden.is_multiple_of(heads) => hidden / heads,
         (None, _) => {
-            return Err(f.bad(
-                "hidden_size",
-                format!("a multiple of num_attention_heads {heads}, or head_dim to be given"),
-            ));
+            return Err(f.bad("hidden_size", format!("a multiple of num_attention_heads {heads}, or head_dim to be given")));
         }
     };
     if !head_dim.is_multiple_of(2) {
-        return Err(f.bad(
-            "head_dim",
-            format!("an even number, since halves rotate together (here {head_dim})"),
-        ));
+        return Err(f.bad("head_dim", format!("an even number, since halves rotate together (here {head_dim})")));
     }
 
     let context = f.need_size("max_position_embeddings", CONTEXT)?;
@@ -133,12 +124,10 @@ fn architecture(f: &Fields<'_>) -> Result<Arch> {
         None => None,
     };
     let model_type = f.text("model_type")?;
-    let known = ARCHITECTURES
-        .into_iter()
-        .find(|(name, kind, _)| match &class {
-            Some(class) => class == name,
-            None => model_type == Some(kind),
-        });
+    let known = ARCHITECTURES.into_iter().find(|(name, kind, _)| match &class {
+        Some(class) => class == name,
+        None => model_type == Some(kind),
+    });
     match known {
         Some((_, _, arch)) => Ok(arch),
         None => Err(ModelError::Architecture {
@@ -154,24 +143,16 @@ fn refuse_sliding_window(f: &Fields<'_>, arch: Arch) -> Result<()> {
     let window = match arch {
         Arch::Llama => None,
         // The class's default when the field is absent; null switches it off.
-        Arch::Mistral if !f.is_written("sliding_window") => {
-            Some("4096 (Mistral's default when the field is absent)".to_string())
-        }
+        Arch::Mistral if !f.is_written("sliding_window") => Some("4096 (Mistral's default when the field is absent)".to_string()),
         Arch::Mistral => f.get("sliding_window").map(fields::brief),
-        Arch::Qwen2 | Arch::Qwen3 if f.flag("use_sliding_window")? == Some(true) => Some(
-            f.get("sliding_window")
-                .map_or_else(|| "4096".to_string(), fields::brief),
-        ),
+        Arch::Qwen2 | Arch::Qwen3 if f.flag("use_sliding_window")? == Some(true) => {
+            Some(f.get("sliding_window").map_or_else(|| "4096".to_string(), fields::brief))
+        }
         Arch::Qwen2 | Arch::Qwen3 => None,
     };
     match window {
         None => Ok(()),
-        Some(window) => Err(ModelError::SlidingWindow {
-            path: f.path().to_path_buf(),
-            arch: class_name(arch),
-            window,
-        }
-        .into()),
+        Some(window) => Err(ModelError::SlidingWindow { path: f.path().to_path_buf(), arch: class_name(arch), window }.into()),
     }
 }
 
@@ -207,26 +188,14 @@ pub fn set_dtype(config: &mut Value, storage: Storage) {
 pub fn check_roundtrip(written: &Value, config: &ModelConfig) -> Result<()> {
     let text = written.to_string();
     let path = Path::new("config.json");
-    let parsed: Value = serde_json::from_str(&text).map_err(|cause| ModelError::Json {
-        path: path.to_path_buf(),
-        cause,
-    })?;
+    let parsed: Value = serde_json::from_str(&text).map_err(|cause| ModelError::Json { path: path.to_path_buf(), cause })?;
     let read = parse_config(path, &parsed)?;
-    let differs =
-        |what, wrote: String, read: String| Err(ModelError::RoundTrip { what, wrote, read }.into());
+    let differs = |what, wrote: String, read: String| Err(ModelError::RoundTrip { what, wrote, read }.into());
     if read.rope != config.rope {
-        return differs(
-            "the rotation",
-            format!("{:?}", config.rope),
-            format!("{:?}", read.rope),
-        );
+        return differs("the rotation", format!("{:?}", config.rope), format!("{:?}", read.rope));
     }
     if read != *config {
-        return differs(
-            "the configuration",
-            format!("{config:?}"),
-            format!("{read:?}"),
-        );
+        return differs("the configuration", format!("{config:?}"), format!("{read:?}"));
     }
     Ok(())
 }

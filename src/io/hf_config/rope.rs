@@ -17,9 +17,7 @@ const MAX_CONTEXT: usize = u32::MAX as usize;
 /// Reads the rotation of a `config.json` whose context is `context`.
 pub(super) fn parse(config: &Fields<'_>, context: usize) -> Result<RopeConfig> {
     refuse_partial(config)?;
-    let legacy = config
-        .object("rope_scaling", "rope_scaling.")?
-        .filter(|f| !f.is_empty());
+    let legacy = config.object("rope_scaling", "rope_scaling.")?.filter(|f| !f.is_empty());
     let current = config.object("rope_parameters", "rope_parameters.")?;
     // With both, transformers takes rope_scaling and drops the other.
     let chosen = legacy.or(current);
@@ -31,11 +29,7 @@ pub(super) fn parse(config: &Fields<'_>, context: usize) -> Result<RopeConfig> {
     Ok(RopeConfig { theta, scaling })
 }
 
-fn theta(
-    config: &Fields<'_>,
-    legacy: Option<Fields<'_>>,
-    current: Option<Fields<'_>>,
-) -> Result<f64> {
+fn theta(config: &Fields<'_>, legacy: Option<Fields<'_>>, current: Option<Fields<'_>>) -> Result<f64> {
     let read = |fields: &Fields<'_>| fields.real("rope_theta", 2.0..=1e15);
     let of = |fields: &Option<Fields<'_>>| fields.as_ref().map_or(Ok(None), read);
     let (legacy_theta, current_theta, top) = (of(&legacy)?, of(&current)?, read(config)?);
@@ -47,10 +41,9 @@ fn theta(
     // rope_scaling without a theta hides the one in rope_parameters: transformers would rotate with another base than
     // the one written down, so neither reading is safe.
     match (&legacy, &current, current_theta) {
-        (Some(_), Some(current), Some(hidden)) if hidden != theta => Err(current.bad(
-            "rope_theta",
-            format!("{theta:?} as in rope_scaling, which takes precedence"),
-        )),
+        (Some(_), Some(current), Some(hidden)) if hidden != theta => {
+            Err(current.bad("rope_theta", format!("{theta:?} as in rope_scaling, which takes precedence")))
+        }
         _ => Ok(theta),
     }
 }
@@ -68,10 +61,7 @@ fn scaling(fields: &Fields<'_>, context: usize) -> Result<RopeScaling> {
         Some(kind) => kind,
         None => fields.text("type")?.unwrap_or("default"),
     };
-    let unsupported = |kind: &str| ModelError::RopeType {
-        path: fields.path().to_path_buf(),
-        kind: kind.to_string(),
-    };
+    let unsupported = |kind: &str| ModelError::RopeType { path: fields.path().to_path_buf(), kind: kind.to_string() };
     if fields.values().any(Value::is_object) {
         return Err(unsupported("one per layer type").into());
     }
@@ -85,12 +75,8 @@ fn scaling(fields: &Fields<'_>, context: usize) -> Result<RopeScaling> {
             factor: factor()?,
             original: original()?.unwrap_or(context),
             attention_factor: fields.real("attention_factor", 1e-3..=1e3)?,
-            beta_fast: fields
-                .real("beta_fast", 1e-3..=1e6)?
-                .unwrap_or(DEFAULT_BETA_FAST),
-            beta_slow: fields
-                .real("beta_slow", 1e-3..=1e6)?
-                .unwrap_or(DEFAULT_BETA_SLOW),
+            beta_fast: fields.real("beta_fast", 1e-3..=1e6)?.unwrap_or(DEFAULT_BETA_FAST),
+            beta_slow: fields.real("beta_slow", 1e-3..=1e6)?.unwrap_or(DEFAULT_BETA_SLOW),
             mscale: fields.real("mscale", 0.0..=1e3)?,
             mscale_all_dim: fields.real("mscale_all_dim", 0.0..=1e3)?,
             truncate: fields.flag("truncate")?.unwrap_or(true),
@@ -99,10 +85,7 @@ fn scaling(fields: &Fields<'_>, context: usize) -> Result<RopeScaling> {
             let low_freq_factor = fields.need_real("low_freq_factor", 1e-3..=1e6)?;
             let high_freq_factor = fields.need_real("high_freq_factor", 1e-3..=1e6)?;
             if high_freq_factor <= low_freq_factor {
-                return Err(fields.bad(
-                    "high_freq_factor",
-                    format!("more than low_freq_factor {low_freq_factor}"),
-                ));
+                return Err(fields.bad("high_freq_factor", format!("more than low_freq_factor {low_freq_factor}")));
             }
             RopeScaling::Llama3 {
                 factor: factor()?,
@@ -133,28 +116,13 @@ pub(super) fn to_json(rope: &RopeConfig) -> Map<String, Value> {
     put("rope_theta", json!(rope.theta));
     match &rope.scaling {
         RopeScaling::Default => {}
-        RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor } => {
-            put("factor", json!(factor))
-        }
-        RopeScaling::Yarn {
-            factor,
-            original,
-            attention_factor,
-            beta_fast,
-            beta_slow,
-            mscale,
-            mscale_all_dim,
-            truncate,
-        } => {
+        RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor } => put("factor", json!(factor)),
+        RopeScaling::Yarn { factor, original, attention_factor, beta_fast, beta_slow, mscale, mscale_all_dim, truncate } => {
             put("factor", json!(factor));
             put("original_max_position_embeddings", json!(original));
             put("beta_fast", json!(beta_fast));
             put("beta_slow", json!(beta_slow));
-            for (key, value) in [
-                ("attention_factor", attention_factor),
-                ("mscale", mscale),
-                ("mscale_all_dim", mscale_all_dim),
-            ] {
+            for (key, value) in [("attention_factor", attention_factor), ("mscale", mscale), ("mscale_all_dim", mscale_all_dim)] {
                 if let Some(value) = value {
                     put(key, json!(value));
                 }
@@ -163,12 +131,7 @@ pub(super) fn to_json(rope: &RopeConfig) -> Map<String, Value> {
                 put("truncate", json!(false));
             }
         }
-        RopeScaling::Llama3 {
-            factor,
-            low_freq_factor,
-            high_freq_factor,
-            original,
-        } => {
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
             put("factor", json!(factor));
             put("low_freq_factor", json!(low_freq_factor));
             put("high_freq_factor", json!(high_freq_factor));
