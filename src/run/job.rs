@@ -373,11 +373,13 @@ impl Job<'_> {
     }
 
     fn last_screen(&self, record: &RunRecord, seconds: f64) {
-        let table = Comparison::new(&record.evaluations, record.model.context).terminal(colour());
-        // A closed pipe is the reader's choice; the files are complete.
-        let _ = super::commands::print(&format!("{table}\n"));
-        let verdict = report::verdict::Verdict::of(record);
-        let mut lines = vec![verdict.sentence()];
+        let mut lines = Vec::new();
+        if !record.evaluations.is_empty() {
+            let table = Comparison::new(&record.evaluations, record.model.context).terminal(colour());
+            // A closed pipe is the reader's choice; the files are complete.
+            let _ = super::commands::print(&format!("{table}\n"));
+            lines.push(report::verdict::Verdict::of(record).sentence());
+        }
         let (merged, adapter) = self.wants();
         lines.extend(merged.then(|| format!("model    {}", self.path().join("merged").display())));
         lines.extend(adapter.then(|| format!("adapter  {}", self.path().join("adapter").display())));

@@ -79,7 +79,7 @@ impl Logs {
         let (rate, remaining) = self.pace(report.step);
         bar.at(report.step, self.steps, bar_message(report, self.steps, rate, remaining));
         let every = self.every.unwrap_or(if report.seconds > 2.0 { 1 } else { 10 });
-        if report.step % every != 0 && report.step != 1 && report.step != self.steps {
+        if !report.step.is_multiple_of(every) && report.step != 1 && report.step != self.steps {
             return Ok(());
         }
         if ui == Ui::Plain {
@@ -205,15 +205,15 @@ impl Session<'_> {
         let first = state.step;
         let mut after_step = |report: &StepReport, state: &State| -> Result<()> {
             logs.step(report, self.ui, &bar)?;
-            if report.step % config.output.save_every == 0 && report.step < steps {
+            if report.step.is_multiple_of(config.output.save_every) && report.step < steps {
                 self.save(state, logs.seconds)?;
             }
-            if config.eval.every.is_some_and(|n| report.step % n == 0) {
-                if let Some(loss) = validate(state)? {
-                    logs.log.validation(&ValidationRecord { step: report.step, loss }, steps, clock::now())?;
-                    logs.events.scalar("eval/loss", report.step, loss)?;
-                    bar.say(self.ui, &format!("step {} | validation loss {loss:.4}", report.step));
-                }
+            if config.eval.every.is_some_and(|n| report.step.is_multiple_of(n))
+                && let Some(loss) = validate(state)?
+            {
+                logs.log.validation(&ValidationRecord { step: report.step, loss }, steps, clock::now())?;
+                logs.events.scalar("eval/loss", report.step, loss)?;
+                bar.say(self.ui, &format!("step {} | validation loss {loss:.4}", report.step));
             }
             Ok(())
         };
