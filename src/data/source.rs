@@ -220,7 +220,13 @@ fn no_files(folder: &Path, found: &[PathBuf]) -> DataError {
     DataError::NoFiles { folder: folder.into(), found }
 }
 
-/// Checks that `raw`, which begins at `offset` of its file, is text; drops a UTF-8 byte-order mark at the file's start.
+/// A whole text file, as training and evaluation read it.
+pub fn read_text(path: &Path) -> Result<String> {
+    text(path, std::fs::read(path).context("read", path)?, 0)
+}
+
+/// Checks that `raw`, which begins at `offset` of its file, is text; drops a UTF-8 byte-order mark at the file's start and, as
+/// every tool that opens files in text mode, the carriage returns before line breaks.
 fn text(path: &Path, mut raw: Vec<u8>, offset: u64) -> Result<String> {
     let not_text = |at: usize, what| DataError::NotText { path: path.into(), offset: offset + at as u64, what };
     if offset == 0 && (raw.starts_with(b"\xFF\xFE") || raw.starts_with(b"\xFE\xFF")) {
@@ -232,7 +238,8 @@ fn text(path: &Path, mut raw: Vec<u8>, offset: u64) -> Result<String> {
     if offset == 0 && raw.starts_with(b"\xEF\xBB\xBF") {
         raw.drain(..3);
     }
-    String::from_utf8(raw).map_err(|e| not_text(e.utf8_error().valid_up_to(), NotText::Encoding).into())
+    let text = String::from_utf8(raw).map_err(|e| not_text(e.utf8_error().valid_up_to(), NotText::Encoding))?;
+    Ok(if text.contains("\r\n") { text.replace("\r\n", "\n") } else { text })
 }
 
 fn read_rows(

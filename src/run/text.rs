@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use crate::config::text::Source;
 use crate::config::{ConfigError, Problem, RunConfig};
+use crate::data::source::read_text;
 use crate::data::synthetic::{STAGES, Stage};
 use crate::data::{
-    Batch, BatchBuilder, CacheUse, Corpus, CorpusOptions, DataError, Encode, NotText, Progress, RowOptions, RowSet, Sources,
+    Batch, BatchBuilder, CacheUse, Corpus, CorpusOptions, Encode, Progress, RowOptions, RowSet, Sources,
     Specials, Split, SyntheticBuilder, cache_folder,
 };
-use crate::error::{IoContext, Result};
+use crate::error::Result;
 use crate::io::TextTokenizer;
 use crate::positions::PositionPlan;
 use crate::units::format_count;
@@ -132,14 +133,7 @@ const EVAL_SEED: u64 = 0x0E7A_1DA7_A000_0001;
 
 /// A text file as one row of tokens, begun as Transformers begins a text: with the tokenizer's first token, if it has one.
 pub fn eval_file(path: &Path, tokenizer: &TextTokenizer) -> Result<Vec<u32>> {
-    let bytes = std::fs::read(path).context("read", path)?;
-    let text = String::from_utf8(bytes).map_err(|e| DataError::NotText {
-        path: path.to_path_buf(),
-        offset: e.utf8_error().valid_up_to() as u64,
-        what: NotText::Encoding,
-    })?;
-    // As every tool that opens files in text mode: a carriage return before a line break is not content.
-    let ids = tokenizer.encode(&text.replace("\r\n", "\n"))?;
+    let ids = tokenizer.encode(&read_text(path)?)?;
     Ok(tokenizer.bos().into_iter().chain(ids).collect())
 }
 
