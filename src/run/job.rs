@@ -8,7 +8,7 @@ use super::Ending;
 use super::base::{Base, Found};
 use super::folder::Folder;
 use super::measure::{Measure, file_of, questions};
-use super::session::{LOG, Session, peak_memory};
+use super::session::{Session, peak_memory};
 use super::text::{self, Rows, RunText};
 use super::ui::Ui;
 use crate::backend::gpu::Place;
@@ -19,23 +19,14 @@ use crate::config::choices::Export as Wanted;
 use crate::error::{IoContext, Result};
 use crate::eval::Subject;
 use crate::io::atomic::{Existing, write_bytes_atomically};
-use crate::io::{Export, hf_config, write_model_dir};
+use crate::io::{Export, write_model_dir};
 use crate::model::{ModelConfig, RopeConfig};
-use crate::ops::attention::Segments;
-use crate::positions::{Coverage, Natural};
-use crate::report::record::{
-    CoverageRecord, EvalRecord, Export as ExportRecord, MethodRecord, ModelRecord, Origin, Role, RunRecord, Setting, StepRecord,
-    ValidationRecord,
-};
+use crate::positions::Natural;
+use crate::report::record::{EvalRecord, Role, RunRecord};
 use crate::report::table::{Colour, Comparison};
-use crate::report::{self, clock};
+use crate::report::{self};
 use crate::train::{Outcome, State, TrainMode};
 use crate::units::{format_bytes, format_count, format_duration, format_length};
-
-/// Bars of the coverage plot.
-const COVERAGE_BARS: usize = 64;
-/// Rows that the coverage plot counts at most: enough for smooth bars, seconds at a target of a million.
-const COVERAGE_ROWS: u64 = 4096;
 
 /// `ltrain`.
 pub fn train(config: &RunConfig, place: &Place, command: &str) -> Result<Ending> {
@@ -107,25 +98,25 @@ fn checkpoint_bytes(config: &RunConfig, model: &ModelConfig) -> u64 {
     12 * moving
 }
 
-struct Job<'a> {
-    config: &'a RunConfig,
-    base: &'a Base,
-    text: &'a RunText,
+pub(super) struct Job<'a> {
+    pub(super) config: &'a RunConfig,
+    pub(super) base: &'a Base,
+    pub(super) text: &'a RunText,
     folder: &'a Folder,
     kernels: &'a dyn Kernels,
     ui: Ui,
     stop: &'a Arc<AtomicBool>,
-    place: &'a Place,
-    command: &'a str,
+    pub(super) place: &'a Place,
+    pub(super) command: &'a str,
 }
 
 impl Job<'_> {
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.folder.path
     }
 
     /// Configuration of the result.
-    fn extended(&self) -> ModelConfig {
+    pub(super) fn extended(&self) -> ModelConfig {
         let positions = &self.config.positions;
         ModelConfig { context: positions.target, rope: positions.target_rope.clone(), ..self.base.dir.config().clone() }
     }
@@ -196,7 +187,7 @@ impl Job<'_> {
             evaluations.extend(after);
         }
         let record = self.record(evaluations, trainable)?;
-        report::write(self.path(), &record)?;
+        self.write_records(&record)?;
         Ok(Some(record))
     }
 
@@ -247,7 +238,7 @@ impl Job<'_> {
         Ok(record.map(|record| (state, Some(record))))
     }
 
-    fn wants(&self) -> (bool, bool) {
+    pub(super) fn wants(&self) -> (bool, bool) {
         let adapters = self.config.train.mode.adapters();
         match self.config.output.export {
             Wanted::Adapter => (false, adapters),
@@ -279,97 +270,8 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn base_name(&self) -> String {
+    pub(super) fn base_name(&self) -> String {
         self.base.dir.path().display().to_string()
-    }
-
-    fn record(&self, evaluations: Vec<EvalRecord>, trainable: u64) -> Result<RunRecord> {
-        let RunConfig { model, data, positions, train, .. } = self.config;
-        let (steps, validation) = read_log(&self.path().join(LOG))?;
-        let (merged, adapter) = self.wants();
-        let at = |name: &str| self.path().join(name).display().to_string();
-        let lora = train.lora.as_ref();
-        let table = self.config.settings().to_table();
-        let mut notes =
-            vec![format!("Text: {}. Peak memory of the process: {}.", self.text.summary, format_bytes(peak_memory()))];
-        if self.config.eval.control {
-            notes.push(
-                "The control had the same steps, data, rotation and learning rate at contiguous positions: what it gains is the model \
-                 getting used to the new rotation, what the method gains beyond it is the method's."
-                    .into(),
-            );
-        }
-        Ok(RunRecord {
-            model: ModelRecord {
-                name: model.name.clone(),
-                parameters: self.base.dir.config().parameters(),
-                trainable,
-                context: positions.context,
-                rope: positions.base_rope.to_string(),
-            },
-            method: MethodRecord {
-                positions: positions.method.to_string(),
-                rope: positions.target_rope.to_string(),
-                mode: lora.map_or(train.mode.to_string(), |l| format!("{} r={}", train.mode, l.rank)),
-                data: self.text.summary.clone(),
-                target: positions.target,
-                seq_len: data.seq_len,
-                steps: train.steps,
-                tokens: train.steps * self.config.tokens_per_step() as u64,
-            },
-            origin: Origin {
-                command: self.command.to_string(),
-                version: format!("ltrain {}", env!("CARGO_PKG_VERSION")),
-                device: format!("{}, {} threads", self.place, rayon::current_num_threads()),
-                date: clock::iso(clock::now()),
-                seed: train.seed,
-            },
-            export: ExportRecord {
-                base: self.base_name(),
-                merged: merged.then(|| at("merged")),
-                adapter: adapter.then(|| at("adapter")),
-                patched_config: adapter.then(|| at("adapter/base_config")),
-                rank: lora.map(|l| l.rank),
-                overrides: Some(self.overrides()),
-            },
-            settings: table.into_iter().map(|(key, value)| Setting { key, value: value.to_string() }).collect(),
-            steps,
-            validation,
-            evaluations,
-            coverage: Some(self.coverage()?),
-            notes,
-        })
-    }
-
-    /// What changed in `config.json`.
-    fn overrides(&self) -> String {
-        let extended = hf_config::extended_config(self.base.dir.raw(), &self.extended());
-        let keys = ["max_position_embeddings", "rope_parameters"];
-        let picked: serde_json::Map<_, _> =
-            keys.iter().filter_map(|k| Some((k.to_string(), extended.get(*k)?.clone()))).collect();
-        serde_json::Value::Object(picked).to_string()
-    }
-
-    /// Distances between tokens that could see each other, over the run's rows.
-    fn coverage(&self) -> Result<Vec<CoverageRecord>> {
-        let train = &self.config.train;
-        let rows = (train.steps * (train.accum * train.micro_batch) as u64).min(COVERAGE_ROWS);
-        let mut coverage = Coverage::new(self.config.positions.target, COVERAGE_BARS);
-        for row in 0..rows {
-            let batch = self.text.rows.batch(row, 1)?;
-            let positions = batch.positions.as_u32()?;
-            for piece in documents(&batch.segments) {
-                coverage.add(&positions[piece]);
-            }
-        }
-        let seen = coverage.rows() as f64;
-        let record = |b: crate::positions::CoverageBucket| CoverageRecord {
-            distance_lo: b.distance_lo as u64,
-            distance_hi: b.distance_hi as u64,
-            pairs: b.pairs as u64,
-            covered_rows: (b.covered_rows * seen).round() as u64,
-        };
-        Ok(coverage.buckets().into_iter().map(record).collect())
     }
 
     fn last_screen(&self, record: &RunRecord, seconds: f64) {
@@ -396,55 +298,10 @@ pub fn colour() -> Colour {
     if wanted { Colour::Ansi } else { Colour::Never }
 }
 
-/// Token ranges that see only themselves, from the first half of the heads' segment table of one row.
-fn documents(segments: &Segments) -> impl Iterator<Item = std::ops::Range<usize>> {
-    let starts = &segments.starts[0];
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let first = at;
-        let begin = *starts.get(first)?;
-        at = starts[first..].iter().position(|&s| s != begin).map_or(starts.len(), |n| first + n);
-        Some(first..at)
-    })
-}
-
 /// `0.67 M`, `8.03 B`.
 fn human_count(n: u64) -> String {
     match n as f64 {
         n if n >= 1e9 => format!("{:.2} B", n / 1e9),
         n => format!("{:.2} M", n / 1e6),
     }
-}
-
-/// Steps and validation losses of a training log.
-fn read_log(path: &Path) -> Result<(Vec<StepRecord>, Vec<ValidationRecord>)> {
-    let text = std::fs::read_to_string(path).context("read", path)?;
-    let (mut steps, mut validation) = (Vec::new(), Vec::new());
-    for line in text.lines() {
-        let Ok(value) = serde_json::from_str::<serde_json::Value>(line) else { continue };
-        let number = |key: &str| value.get(key).and_then(serde_json::Value::as_f64);
-        let step = value.get("current_steps").and_then(serde_json::Value::as_u64).unwrap_or(0);
-        if let Some(loss) = number("eval_loss") {
-            validation.push(ValidationRecord { step, loss });
-        } else {
-            let get = |key| number(key).unwrap_or(f64::NAN);
-            steps.push(StepRecord {
-                step,
-                loss: get("loss"),
-                grad_norm: get("grad_norm"),
-                lr: get("lr"),
-                tokens_per_second: get("throughput"),
-                memory_bytes: (get("vram_peak_gib") * f64::from(1 << 30)) as u64,
-                seconds: seconds_of(value.get("elapsed_time").and_then(|v| v.as_str()).unwrap_or("")),
-                epoch: get("epoch"),
-                total_tokens: value.get("total_tokens").and_then(serde_json::Value::as_u64).unwrap_or(0),
-            });
-        }
-    }
-    Ok((steps, validation))
-}
-
-/// `0:01:42` → 102.
-fn seconds_of(clock: &str) -> f64 {
-    clock.split(':').filter_map(|part| part.parse::<f64>().ok()).fold(0.0, |sum, part| sum * 60.0 + part)
 }

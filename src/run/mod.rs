@@ -5,6 +5,7 @@ mod commands;
 mod folder;
 mod job;
 mod measure;
+mod record;
 mod session;
 mod text;
 mod ui;

@@ -8,8 +8,8 @@ use crate::config::{ConfigError, Problem, RunConfig};
 use crate::data::source::read_text;
 use crate::data::synthetic::{STAGES, Stage};
 use crate::data::{
-    Batch, BatchBuilder, CacheUse, Corpus, CorpusOptions, Encode, Progress, RowOptions, RowSet, Sources,
-    Specials, Split, SyntheticBuilder, cache_folder,
+    Batch, BatchBuilder, CacheUse, Corpus, CorpusOptions, Encode, Progress, RowOptions, RowSet, Sources, Specials, Split,
+    SyntheticBuilder, cache_folder,
 };
 use crate::error::Result;
 use crate::io::TextTokenizer;

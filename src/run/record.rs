@@ -1,0 +1,183 @@
+//! What a finished run writes down: the report and the files other tools look for.
+
+use std::path::Path;
+
+use super::job::Job;
+use super::session::{LOG, peak_memory};
+use crate::cli::DoctorArgs;
+use crate::config::RunConfig;
+use crate::error::{IoContext, Result};
+use crate::io::atomic::write_bytes_atomically;
+use crate::io::hf_config;
+use crate::ops::attention::Segments;
+use crate::positions::{Coverage, CoverageBucket};
+use crate::report::log::TrainerState;
+use crate::report::record::{
+    CoverageRecord, EvalRecord, Export as ExportRecord, MethodRecord, ModelRecord, Origin, RunRecord, Setting, StepRecord,
+    ValidationRecord,
+};
+use crate::report::{self, clock};
+use crate::units::format_bytes;
+
+/// Bars of the coverage plot.
+const COVERAGE_BARS: usize = 64;
+/// Rows that the coverage plot counts at most: enough for smooth bars, seconds at a target of a million.
+const COVERAGE_ROWS: u64 = 4096;
+
+impl Job<'_> {
+    /// `report.*`, plots, the model card, `trainer_state.json` and `env.json`.
+    pub(super) fn write_records(&self, record: &RunRecord) -> Result<()> {
+        let train = &self.config.train;
+        let mut state = TrainerState {
+            max_steps: train.steps,
+            save_steps: self.config.output.save_every,
+            eval_steps: self.config.eval.every.unwrap_or(0),
+            logging_steps: self.config.output.log_every.unwrap_or(0),
+            train_batch_size: train.micro_batch as u64,
+            ..TrainerState::default()
+        };
+        record.steps.iter().for_each(|step| state.push_step(step));
+        for at in &record.validation {
+            state.push_validation(at);
+        }
+        state.save(&self.path().join("trainer_state.json"))?;
+        let machine = crate::doctor::page(&DoctorArgs { json: true, architectures: false });
+        write_bytes_atomically(&self.path().join("env.json"), machine.as_bytes())?;
+        report::write(self.path(), record).map(drop)
+    }
+
+    /// Everything the run measured.
+    pub(super) fn record(&self, evaluations: Vec<EvalRecord>, trainable: u64) -> Result<RunRecord> {
+        let RunConfig { model, data, positions, train, .. } = self.config;
+        let (steps, validation) = read_log(&self.path().join(LOG))?;
+        let (merged, adapter) = self.wants();
+        let at = |name: &str| self.path().join(name).display().to_string();
+        let lora = train.lora.as_ref();
+        let table = self.config.settings().to_table();
+        let mut notes =
+            vec![format!("Text: {}. Peak memory of the process: {}.", self.text.summary, format_bytes(peak_memory()))];
+        if self.config.eval.control {
+            notes.push(
+                "The control had the same steps, data, rotation and learning rate at contiguous positions: what it gains is the model \
+                 getting used to the new rotation, what the method gains beyond it is the method's."
+                    .into(),
+            );
+        }
+        Ok(RunRecord {
+            model: ModelRecord {
+                name: model.name.clone(),
+                parameters: self.base.dir.config().parameters(),
+                trainable,
+                context: positions.context,
+                rope: positions.base_rope.to_string(),
+            },
+            method: MethodRecord {
+                positions: positions.method.to_string(),
+                rope: positions.target_rope.to_string(),
+                mode: lora.map_or(train.mode.to_string(), |l| format!("{} r={}", train.mode, l.rank)),
+                data: self.text.summary.clone(),
+                target: positions.target,
+                seq_len: data.seq_len,
+                steps: train.steps,
+                tokens: train.steps * self.config.tokens_per_step() as u64,
+            },
+            origin: Origin {
+                command: self.command.to_string(),
+                version: format!("ltrain {}", env!("CARGO_PKG_VERSION")),
+                device: format!("{}, {} threads", self.place, rayon::current_num_threads()),
+                date: clock::iso(clock::now()),
+                seed: train.seed,
+            },
+            export: ExportRecord {
+                base: self.base_name(),
+                merged: merged.then(|| at("merged")),
+                adapter: adapter.then(|| at("adapter")),
+                patched_config: adapter.then(|| at("adapter/base_config")),
+                rank: lora.map(|l| l.rank),
+                overrides: Some(self.overrides()),
+            },
+            settings: table.into_iter().map(|(key, value)| Setting { key, value: value.to_string() }).collect(),
+            steps,
+            validation,
+            evaluations,
+            coverage: Some(self.coverage()?),
+            notes,
+        })
+    }
+
+    /// What changed in `config.json`.
+    fn overrides(&self) -> String {
+        let extended = hf_config::extended_config(self.base.dir.raw(), &self.extended());
+        let keys = ["max_position_embeddings", "rope_parameters"];
+        let picked: serde_json::Map<_, _> =
+            keys.iter().filter_map(|k| Some((k.to_string(), extended.get(*k)?.clone()))).collect();
+        serde_json::Value::Object(picked).to_string()
+    }
+
+    /// Distances between tokens that could see each other, over the run's rows.
+    fn coverage(&self) -> Result<Vec<CoverageRecord>> {
+        let train = &self.config.train;
+        let rows = (train.steps * (train.accum * train.micro_batch) as u64).min(COVERAGE_ROWS);
+        let mut coverage = Coverage::new(self.config.positions.target, COVERAGE_BARS);
+        for row in 0..rows {
+            let batch = self.text.rows.batch(row, 1)?;
+            let positions = batch.positions.as_u32()?;
+            for piece in documents(&batch.segments) {
+                coverage.add(&positions[piece]);
+            }
+        }
+        let seen = coverage.rows() as f64;
+        let record = |b: CoverageBucket| CoverageRecord {
+            distance_lo: b.distance_lo as u64,
+            distance_hi: b.distance_hi as u64,
+            pairs: b.pairs as u64,
+            covered_rows: (b.covered_rows * seen).round() as u64,
+        };
+        Ok(coverage.buckets().into_iter().map(record).collect())
+    }
+}
+
+/// Token ranges that see only themselves, from the first half of the heads' segment table of one row.
+fn documents(segments: &Segments) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let starts = &segments.starts[0];
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let first = at;
+        let begin = *starts.get(first)?;
+        at = starts[first..].iter().position(|&s| s != begin).map_or(starts.len(), |n| first + n);
+        Some(first..at)
+    })
+}
+
+/// Steps and validation losses of a training log.
+fn read_log(path: &Path) -> Result<(Vec<StepRecord>, Vec<ValidationRecord>)> {
+    let text = std::fs::read_to_string(path).context("read", path)?;
+    let (mut steps, mut validation) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        let Ok(value) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+        let number = |key: &str| value.get(key).and_then(serde_json::Value::as_f64);
+        let step = value.get("current_steps").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        if let Some(loss) = number("eval_loss") {
+            validation.push(ValidationRecord { step, loss });
+        } else {
+            let get = |key| number(key).unwrap_or(f64::NAN);
+            steps.push(StepRecord {
+                step,
+                loss: get("loss"),
+                grad_norm: get("grad_norm"),
+                lr: get("lr"),
+                tokens_per_second: get("throughput"),
+                memory_bytes: (get("vram_peak_gib") * f64::from(1 << 30)) as u64,
+                seconds: seconds_of(value.get("elapsed_time").and_then(|v| v.as_str()).unwrap_or("")),
+                epoch: get("epoch"),
+                total_tokens: value.get("total_tokens").and_then(serde_json::Value::as_u64).unwrap_or(0),
+            });
+        }
+    }
+    Ok((steps, validation))
+}
+
+/// `0:01:42` → 102.
+fn seconds_of(clock: &str) -> f64 {
+    clock.split(':').filter_map(|part| part.parse::<f64>().ok()).fold(0.0, |sum, part| sum * 60.0 + part)
+}
