@@ -189,10 +189,15 @@ pub fn write_adapter_of(dir: &Path, state: &State, context: &Context, storage: S
     write_adapter(dir, &config, storage, tensors.iter().map(|(n, t)| (n.as_str(), *t)), &extended)
 }
 
-/// The newest complete checkpoint of a run, and remarks on those that are not.
-pub fn newest(run: &Path) -> Result<(Option<PathBuf>, Vec<String>)> {
+/// The newest complete checkpoint of a run, and remarks on those that are not. `from` is the run's folder, or one of its
+/// checkpoints.
+pub fn newest(from: &Path) -> Result<(Option<PathBuf>, Vec<String>)> {
     let mut rejected = Vec::new();
-    for (_, path) in list(run)?.into_iter().rev() {
+    let candidates = match from.join(COMPLETE).exists() {
+        true => vec![(0, from.to_path_buf())],
+        false => list(from)?,
+    };
+    for (_, path) in candidates.into_iter().rev() {
         match verify(&path) {
             Ok(()) => return Ok((Some(path), rejected)),
             Err(why) => rejected.push(format!("{}: {why}", path.display())),
@@ -217,7 +222,9 @@ pub fn restore(path: &Path, state: &mut State) -> Result<f64> {
         let ours = name.strip_prefix("base_model.model.").unwrap_or(&name);
         let id = state.model.params.id(ours).ok_or_else(|| foreign(format!("tensor {ours}")))?;
         let param = state.model.params.get_mut(id);
-        param.value.expect("checkpoint: tensor", tensor.shape())?;
+        if param.value.shape() != tensor.shape() {
+            return Err(foreign(format!("{ours} is {}, the model's is {}", tensor.shape(), param.value.shape())).into());
+        }
         param.value = tensor;
         used += usize::from(param.trainable);
     }

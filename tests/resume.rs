@@ -150,6 +150,7 @@ fn a_terminated_run_saves_its_step_and_continues() {
             .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["current_steps"].as_u64().unwrap())
             .collect();
         assert_eq!(logged, (1..=120).collect::<Vec<_>>());
+        assert_eq!(entries(&runs.at("stopped/runs")).len(), 1, "TensorBoard shows one run");
     }
 }
 

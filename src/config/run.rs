@@ -241,7 +241,7 @@ impl RunConfig {
 
     /// Tokens of one optimizer step.
     pub fn tokens_per_step(&self) -> usize {
-        self.data.seq_len * self.train.micro_batch * self.train.accum
+        self.data.seq_len.saturating_mul(self.train.micro_batch).saturating_mul(self.train.accum)
     }
 
     /// The settings that resolve to this configuration whatever the defaults are.

@@ -139,12 +139,7 @@ impl Session<'_> {
             Resume::From(path) if main => (path.as_path(), true),
             Resume::Auto | Resume::From(_) => (self.folder, false),
         };
-        // A checkpoint folder itself, or a run folder that holds some.
-        let is_checkpoint = from.join("COMPLETE").exists();
-        let (newest, rejected) = match is_checkpoint {
-            true => (Some(from.to_path_buf()), Vec::new()),
-            false => checkpoint::newest(from)?,
-        };
+        let (newest, rejected) = checkpoint::newest(from)?;
         for remark in &rejected {
             self.ui.say(&format!("ignored an incomplete checkpoint: {remark}"));
         }
@@ -173,8 +168,7 @@ impl Session<'_> {
             true => TrainerLog::resume(&log_path, state.step)?.0,
             false => TrainerLog::create(&log_path)?,
         };
-        let events_dir = self.folder.join("runs").join(clock::tensorboard_folder(clock::now(), &clock::host()));
-        let events = EventWriter::resume(&events_dir, state.step)?;
+        let events = EventWriter::resume(&self.events_dir(), state.step)?;
         let mut logs = Logs {
             log,
             events,
@@ -224,6 +218,13 @@ impl Session<'_> {
             self.save(&state, seconds)?;
         }
         Ok((state, outcome))
+    }
+
+    /// The folder of the run's event files: the one it has, as TensorBoard takes every folder for a run of its own.
+    fn events_dir(&self) -> PathBuf {
+        let all = self.folder.join("runs");
+        let known = std::fs::read_dir(&all).ok().and_then(|dir| dir.flatten().map(|e| e.path()).filter(|p| p.is_dir()).min());
+        known.unwrap_or_else(|| all.join(clock::tensorboard_folder(clock::now(), &clock::host())))
     }
 
     fn save(&self, state: &State, seconds: f64) -> Result<()> {
