@@ -71,6 +71,8 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
+    use approx::assert_relative_eq;
+
     use super::*;
 
     #[test]
@@ -80,8 +82,9 @@ mod tests {
             assert_eq!(s.at(0), 0.5);
             assert_eq!(s.at(3), 2.0);
             assert_eq!(s.at(4), 2.0);
-            assert!((s.at(24) - 0.2).abs() < 1e-12);
-            assert!((s.at(14) - (0.2 + 1.8 * 0.5)).abs() < 1e-12, "half way down at half time");
+            assert_relative_eq!(s.at(24), 0.2, max_relative = 1e-12);
+            // Half way down at half time.
+            assert_relative_eq!(s.at(14), 0.2 + 1.8 * 0.5, max_relative = 1e-12);
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::backend::{Cpu, Kernels};
 use crate::checkpoint::{self, Context};
 use crate::config::RunConfig;
 use crate::config::choices::Export as Wanted;
-use crate::error::{IoContext, Result};
+use crate::error::Result;
 use crate::eval::Subject;
 use crate::io::atomic::{Existing, write_bytes_atomically};
 use crate::io::{Export, write_model_dir};
