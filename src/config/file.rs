@@ -83,6 +83,10 @@ impl Settings {
     /// # Errors
     /// Those of [`Settings::read`] and [`Settings::assigned`].
     pub fn gather(flags: Self, assignments: &[String], file: Option<&Path>) -> crate::Result<Self> {
+        let problems = flags.uncountable();
+        if !problems.is_empty() {
+            return Err(ConfigError::Problems(problems).into());
+        }
         let file = file.map(Self::read).transpose()?.unwrap_or_default();
         Ok(flags.over(Self::assigned(assignments)?.over(file)))
     }
@@ -133,6 +137,34 @@ impl Settings {
             table.insert(key, value.unwrap_or_else(word));
         }
         from_table(table, |_| Some("--set".to_owned()))
+    }
+
+    /// Counts that are slips: products of them would not fit anywhere, and TOML, in which runs are written down, ends at the
+    /// largest `i64`.
+    pub(super) fn uncountable(&self) -> Vec<Problem> {
+        let wide = |n: Option<usize>| n.map(|n| n as u64);
+        let many = u64::from(u32::MAX);
+        let counts = [
+            ("accum", wide(self.accum), many),
+            ("e2_max_scale", wide(self.e2_max_scale), many),
+            ("eval_every", self.eval_every, many),
+            ("keep", wide(self.keep), many),
+            ("log_every", self.log_every, many),
+            ("micro_batch", wide(self.micro_batch), many),
+            // All prompts are written before the first is asked.
+            ("passkey_samples", wide(self.passkey_samples), 100_000),
+            ("pose_chunks", wide(self.pose_chunks), many),
+            ("rank", wide(self.rank), many),
+            ("save_every", self.save_every, many),
+            ("seed", self.seed, i64::MAX as u64),
+            ("steps", self.steps, many),
+            ("threads", wide(self.threads), 1 << 16),
+        ];
+        let slip = |(key, n, most): (&str, Option<u64>, u64)| {
+            let n = n.filter(|&n| n > most)?;
+            Some(Problem::new(key, format!("expected at most {most}, got {n}")).help("give a smaller number"))
+        };
+        counts.into_iter().filter_map(slip).collect()
     }
 
     /// These settings, and `base`'s where these say nothing.

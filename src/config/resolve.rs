@@ -37,7 +37,7 @@ pub(super) fn resolve(settings: &Settings, model: &ModelInfo) -> Result<RunConfi
     let optim = r.optim(&train);
     let eval = r.eval(&positions);
     let output = r.output(&train);
-    r.countable();
+    r.problems.extend(settings.uncountable());
     match (not_longer, r.problems) {
         (None, problems) if problems.is_empty() => {
             Ok(RunConfig { model: model_settings, data, positions, train, optim, eval, output })
@@ -65,32 +65,6 @@ impl Resolver<'_> {
     fn only_with(&mut self, given: bool, key: &str, with: &str) {
         if given {
             self.problem(key, format!("has an effect only with {with}"), format!("leave out {key}, or add {with}"));
-        }
-    }
-
-    /// Larger numbers are slips, and products of them would not fit anywhere; TOML, in which runs are written down, ends
-    /// at the largest `i64`.
-    fn countable(&mut self) {
-        let s = self.settings;
-        let wide = |n: Option<usize>| n.map(|n| n as u64);
-        let counts = [
-            ("accum", wide(s.accum)),
-            ("e2_max_scale", wide(s.e2_max_scale)),
-            ("eval_every", s.eval_every),
-            ("keep", wide(s.keep)),
-            ("log_every", s.log_every),
-            ("micro_batch", wide(s.micro_batch)),
-            ("passkey_samples", wide(s.passkey_samples)),
-            ("pose_chunks", wide(s.pose_chunks)),
-            ("save_every", s.save_every),
-            ("steps", s.steps),
-            ("threads", wide(s.threads)),
-        ];
-        let limited = counts.map(|(key, n)| (key, n, u64::from(u32::MAX))).into_iter().chain([("seed", s.seed, i64::MAX as u64)]);
-        for (key, n, most) in limited {
-            if let Some(n) = n.filter(|&n| n > most) {
-                self.need(false, key, &format!("at most {most}"), n);
-            }
         }
     }
 
