@@ -37,7 +37,7 @@ fn settings(assignments: &[&str]) -> Settings {
     Settings::assigned(&assignments).unwrap()
 }
 
-/// Resolves with a fixed output folder, because the default one carries the time.
+/// Resolves with an output folder, so that what is written down is the whole configuration.
 fn resolve(model: &ModelInfo, assignments: &[&str]) -> Result<RunConfig, ConfigError> {
     RunConfig::resolve(&settings(assignments).over(settings(&["out=/runs/x"])), model)
 }
