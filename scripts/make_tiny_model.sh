@@ -18,5 +18,7 @@ stage repeat --init assets/tiny/config.json --data synthetic:repeat --seq-len 64
 stage facts-64 --model "$work/repeat/merged" --data synthetic:facts-64 --seq-len 64 --micro-batch 64 --steps 400 --lr 1e-3 --seed 5
 stage facts-256 --model "$work/facts-64/merged" --data synthetic:facts-256 --seq-len 256 --micro-batch 16 --steps 2000 --lr 1e-3 \
     --schedule cosine --seed 7
-"$ltrain" eval "$work/facts-256/merged" --at 64,128,256,512,1024,2048 --passkey-samples 100
-echo "copy $work/facts-256/merged/model.safetensors to assets/tiny/ to build it in"
+stage mixed-256 --model "$work/facts-256/merged" --data synthetic:mixed-256 --seq-len 256 --micro-batch 16 --steps 1000 --lr 5e-4 \
+    --schedule cosine --seed 11
+"$ltrain" eval "$work/mixed-256/merged" --at 64,128,256,512,1024,2048 --passkey-samples 100
+echo "copy $work/mixed-256/merged/model.safetensors to assets/tiny/ to build it in"

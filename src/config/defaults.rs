@@ -8,7 +8,7 @@ use super::ModelInfo;
 /// `--model`.
 pub const MODEL: &str = "builtin:tiny";
 /// `--data` of the built-in model.
-pub const BUILTIN_DATA: &str = "synthetic:facts-256";
+pub const BUILTIN_DATA: &str = "synthetic:mixed-256";
 /// `--columns`.
 pub const COLUMN: &str = "text";
 /// `--val`, in documents of a hundred.

@@ -48,6 +48,13 @@ pub enum Kind {
         /// Recalls in all, spread evenly over the facts.
         recalls: usize,
     },
+    /// [`Kind::Facts`] that are stated up to the end of the document, some a few words before they are asked for.
+    LateFacts {
+        /// As there.
+        keys: usize,
+        /// As there.
+        recalls: usize,
+    },
     /// Sentences and chains of variables, each walked once after it is complete.
     Chains {
         /// Number of chains.
@@ -147,10 +154,11 @@ impl Kind {
     fn write(&self, length: usize, rng: &mut Rng) -> Result<Document, SyntheticError> {
         match *self {
             Kind::Repeat => repetition(length, rng),
-            Kind::Facts { keys, recalls } => {
+            Kind::Facts { keys, recalls } | Kind::LateFacts { keys, recalls } => {
+                let stated = if matches!(self, Kind::Facts { .. }) { STATED } else { 1.0 };
                 let needs = 1 + FACT * (keys + recalls);
                 check("a document of facts", needs, length)?;
-                Ok(mixed(length, facts(keys, recalls, rng)?, rng))
+                Ok(mixed(length, facts(keys, recalls, stated, rng)?, rng))
             }
             Kind::Chains { chains, links } => {
                 let chains = chain_sentences(chains, links, rng)?;
@@ -207,10 +215,10 @@ fn repetition(length: usize, rng: &mut Rng) -> Result<Document, SyntheticError> 
     })
 }
 
-/// Facts in the first part of a document and their recalls anywhere after them.
-fn facts(keys: usize, recalls: usize, rng: &mut Rng) -> Result<Vec<Sentence>, SyntheticError> {
+/// Facts in the first `share` of a document and their recalls anywhere after them.
+fn facts(keys: usize, recalls: usize, share: f64, rng: &mut Rng) -> Result<Vec<Sentence>, SyntheticError> {
     let names = names("keys", KEYS, keys, rng)?;
-    let stated: Vec<(f64, Vec<u32>)> = names.into_iter().map(|key| (STATED * rng.uniform(), fact(key, value(rng)))).collect();
+    let stated: Vec<(f64, Vec<u32>)> = names.into_iter().map(|key| (share * rng.uniform(), fact(key, value(rng)))).collect();
     let asked = stated.iter().cycle().take(if keys == 0 { 0 } else { recalls });
     let asked: Vec<Sentence> =
         asked.map(|(at, tokens)| Sentence { at: at + (1.0 - at) * rng.uniform(), tokens: tokens.clone(), known: 3..5 }).collect();

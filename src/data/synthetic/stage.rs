@@ -21,15 +21,21 @@ const fn facts(keys: usize, recalls: usize) -> Kind {
     Kind::Facts { keys, recalls }
 }
 
-/// Every stage. The first four are the order of training: asking for facts before copying is learnt does not work.
+/// Every stage. The first five are the order of training: asking for facts before copying is learnt does not work.
 #[rustfmt::skip]
-pub const STAGES: [Stage; 6] = [
+pub const STAGES: [Stage; 7] = [
     Stage { name: "repeat", length: 64, mix: &[(1.0, Kind::Repeat)] },
     Stage { name: "facts-64", length: 64, mix: &[(0.3, Kind::Repeat), (0.7, facts(6, 4))] },
     Stage { name: "facts-128", length: 128, mix: &[(0.3, Kind::Repeat), (0.7, facts(9, 8))] },
     Stage { name: "facts-256", length: 256, mix: &[
         (0.3, Kind::Repeat),
         (0.6, facts(12, 15)),
+        (0.1, Kind::Chains { chains: 4, links: 2 }),
+    ] },
+    Stage { name: "mixed-256", length: 256, mix: &[
+        (0.2, Kind::Repeat),
+        (0.4, Kind::LateFacts { keys: 12, recalls: 15 }),
+        (0.3, Kind::LateFacts { keys: 3, recalls: 4 }),
         (0.1, Kind::Chains { chains: 4, links: 2 }),
     ] },
     Stage { name: "long-2048", length: 2048, mix: &[(1.0, facts(64, 96))] },
