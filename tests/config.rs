@@ -71,7 +71,7 @@ fn the_builtin_model_needs_no_settings() {
         (TrainMode::Full, true, Recompute::Nothing)
     );
     assert_eq!((config.train.steps, config.tokens_per_step()), (defaults::BUILTIN_STEPS, 4096));
-    assert_eq!((config.optim.lr, config.optim.shape), (defaults::LR_FULL[1], Shape::Cosine));
+    assert_eq!((config.optim.lr, config.optim.shape), (defaults::LR_BUILTIN, Shape::Cosine));
     assert_eq!(config.eval.at, [256, 512, 1024, 2048]);
     assert!(config.eval.control);
     assert_eq!(config.positions.plan().unwrap().name(), "pose");

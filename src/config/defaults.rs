@@ -33,6 +33,8 @@ pub const ALPHA_PER_RANK: f32 = 2.0;
 pub const LR_LORA: [f64; 2] = [1e-4, 1e-3];
 /// `--lr` where base parameters move, for large and small models.
 pub const LR_FULL: [f64; 2] = [2e-5, 1e-3];
+/// `--lr` of the built-in model, which is trained to convergence.
+pub const LR_BUILTIN: f64 = 5e-4;
 /// `--lr-embed` over `--lr`, with lora+.
 pub const LR_EMBED_RATIO: f64 = 0.1;
 /// `--min-lr-ratio`.
@@ -44,7 +46,7 @@ pub const WARMUP_PART: u64 = 5;
 /// `--steps`, for large and small models.
 pub const STEPS: [u64; 2] = [200, 600];
 /// `--steps` of the built-in model.
-pub const BUILTIN_STEPS: u64 = 120;
+pub const BUILTIN_STEPS: u64 = 200;
 /// Tokens that `--micro-batch` gathers, for large and small models.
 pub const MICRO_TOKENS: [usize; 2] = [1, 4096];
 /// Tokens that a step gathers through `--accum`, for large and small models.

@@ -270,6 +270,7 @@ impl Resolver<'_> {
     fn optim(&mut self, train: &TrainSettings) -> OptimSettings {
         let s = self.settings;
         let lr = s.lr.unwrap_or(match train.mode {
+            TrainMode::Full if self.builtin() => defaults::LR_BUILTIN,
             TrainMode::Lora => self.model.by_size(defaults::LR_LORA),
             TrainMode::LoraPlus | TrainMode::Full => self.model.by_size(defaults::LR_FULL),
         });
