@@ -56,7 +56,7 @@ pub const SEED: u64 = 42;
 /// Lengths of `--eval-at`, as the target divided by these, besides the model's context.
 pub const EVAL_PARTS: [usize; 3] = [4, 2, 1];
 /// `--passkey-samples`.
-pub const PASSKEY_SAMPLES: usize = 20;
+pub const PASSKEY_SAMPLES: usize = 10;
 /// `--save-every`.
 pub const SAVE_EVERY: u64 = 100;
 /// `--keep`.
