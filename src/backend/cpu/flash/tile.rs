@@ -117,7 +117,7 @@ impl Task for SoftmaxStep<'_> {
             }
             for scores in self.scores.chunks_exact_mut(TILE) {
                 for n in 0..CHAINS {
-                    let p = isa.exp(isa.sub(isa.load(&scores[at(n)..]), max[n]));
+                    let p = isa.weight(isa.sub(isa.load(&scores[at(n)..]), max[n]));
                     isa.store(p, &mut scores[at(n)..]);
                     sum[n] = isa.add(sum[n], p);
                 }
@@ -162,7 +162,7 @@ impl Task for GradStep<'_> {
     fn run<I: Isa>(self, isa: I) {
         for (scores, grads) in self.scores.chunks_exact_mut(TILE).zip(self.grads.chunks_exact_mut(TILE)) {
             for lane in (0..TILE).step_by(I::LANES) {
-                let p = isa.exp(isa.sub(isa.load(&scores[lane..]), isa.load(&self.lse[lane..])));
+                let p = isa.weight(isa.sub(isa.load(&scores[lane..]), isa.load(&self.lse[lane..])));
                 let ds = isa.mul(p, isa.sub(isa.load(&grads[lane..]), isa.load(&self.delta[lane..])));
                 isa.store(p, &mut scores[lane..]);
                 isa.store(ds, &mut grads[lane..]);
