@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes assets/tiny/model.safetensors from random weights with ltrain's own trainer: first copying, then facts, then
-# length. About 12 minutes on 2 cores. usage: scripts/make_tiny_model.sh [WORK_FOLDER]
+# length. About a quarter of an hour on 2 cores. usage: scripts/make_tiny_model.sh [WORK_FOLDER]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=${1:-runs/tiny-model}

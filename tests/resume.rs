@@ -234,7 +234,7 @@ fn another_configuration_is_refused_with_a_table() {
     assert_eq!(output.status.code(), Some(9), "{text}");
     let rows: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
     assert!(text.starts_with("error[E901]: \"run\" was started with a different configuration"), "{text}");
-    for row in [["setting", "then", "now"], ["lr", "0.0005", "0.003"], ["seed", "42", "5"]] {
+    for row in [["setting", "then", "now"], ["lr", "0.001", "0.003"], ["seed", "42", "5"]] {
         assert!(rows.iter().any(|r| r == &row), "{row:?} is missing in:\n{text}");
     }
     assert!(text.contains("data (hash)") && text.contains("help: use the old values"), "{text}");
