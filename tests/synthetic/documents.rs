@@ -100,7 +100,7 @@ fn a_repetition_weighs_exactly_what_its_first_round_determines() -> Result<()> {
         assert!((period + 1..97).all(|i| tokens[i] == tokens[i - period]), "{index}");
         periods.insert(period);
     }
-    assert_eq!(periods, (6..=31).collect());
+    assert_eq!(periods, (4..=16).collect());
     Ok(())
 }
 
@@ -149,7 +149,7 @@ fn what_does_not_fit_is_refused_with_both_numbers() {
     assert_eq!(refused(facts.unwrap_err()), "synthetic text: a document of facts needs at least 121 tokens, got a length of 120");
     let many = Kind::Facts { keys: 65, recalls: 0 }.document(4096, 0, 0);
     assert_eq!(refused(many.unwrap_err()), "synthetic text: the vocabulary has 64 keys, got a request for 65");
-    assert!(Kind::Repeat.document(62, 0, 0).is_err());
+    assert!(Kind::Repeat.document(32, 0, 0).is_err());
     assert!(Kind::Chains { chains: 7, links: 3 }.document(4096, 0, 0).is_err());
     assert!(Kind::Chains { chains: 2, links: 3 }.document(50, 0, 0).is_err());
     assert!(Probe { length: 11, depth: 0.0, distractors: 0 }.prompt(0, 0).is_err());
