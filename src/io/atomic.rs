@@ -66,7 +66,7 @@ fn beside(path: &Path, tag: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Whether `name` is one that [`beside`] gives: left by a process that was killed, or in use by one that lives.
+/// Whether `name` is a temporary one of this module: left by a process that was killed, or in use by one that lives.
 pub fn is_leftover(name: &OsStr) -> bool {
     let ends = |name: &str, tag: &str| {
         name.rsplit_once(tag).is_some_and(|(_, pid)| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()))
