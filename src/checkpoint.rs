@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Explain, Explanation, IoContext, Result};
 use crate::io::atomic::{Existing, write_dir_atomically};
+use crate::io::model_dir::{EMBEDDING, LM_HEAD};
 use crate::io::peft::{AdapterConfig, read_adapter, saved_name, write_adapter};
 use crate::io::safetensors::write_safetensors;
 use crate::io::{Export, ModelDir, SafetensorsFile, Storage, fill_model_dir};
@@ -182,11 +183,24 @@ fn write_weights(tmp: &Path, state: &State, context: &Context) -> Result<()> {
 /// The adapter of a model that has one, with its trained embeddings and norms, in PEFT's format.
 pub fn write_adapter_of(dir: &Path, state: &State, context: &Context, storage: Storage) -> Result<()> {
     let lora = state.model.lora().expect("adapter: the model was prepared with adapters");
-    let config = AdapterConfig::of(lora, &state.model.params, context.base_name);
-    let tensors: Vec<(String, &Tensor)> =
+    let mut config = AdapterConfig::of(lora, &state.model.params, context.base_name);
+    let mut tensors: Vec<(String, &Tensor)> =
         state.model.params.iter().filter(|p| p.trainable).map(|p| (saved_name(&p.name), &p.value)).collect();
+    // PEFT replaces the embedding alone; a tied output projection would stay the base's unless it is replaced too.
+    let embedding =
+        state.model.params.id(EMBEDDING).map(|id| state.model.params.get(id)).filter(|p| p.trainable && context.config.tied);
+    if let Some(embedding) = embedding {
+        config.modules_to_save.push("lm_head".into());
+        tensors.push((saved_name(LM_HEAD), &embedding.value));
+    }
     let extended = crate::io::hf_config::extended_config(context.base.raw(), context.config);
     write_adapter(dir, &config, storage, tensors.iter().map(|(n, t)| (n.as_str(), *t)), &extended)
+}
+
+/// An adapter's tensors without the copy of the embedding that stands for a tied output projection.
+pub fn untied(mut tensors: Vec<(String, Tensor)>, tied: bool) -> Vec<(String, Tensor)> {
+    tensors.retain(|(name, _)| !tied || *name != saved_name(LM_HEAD));
+    tensors
 }
 
 /// The newest complete checkpoint of a run, and remarks on those that are not. `from` is the run's folder, or one of its
@@ -214,7 +228,7 @@ pub fn restore(path: &Path, state: &mut State) -> Result<f64> {
     let counters: Counters = serde_json::from_str(&text).map_err(|e| foreign(format!("{COUNTERS}: {e}")))?;
     let tensors = match state.model.lora() {
         None => ModelDir::open(path)?.load()?,
-        Some(_) => read_adapter(path)?.tensors,
+        Some(_) => untied(read_adapter(path)?.tensors, state.model.config.tied),
     };
     let given = tensors.len();
     let mut used = 0;
