@@ -1,7 +1,7 @@
 """Does TensorBoard read what ltrain writes?
 
-    LTRAIN_REPORT_EXAMPLE=/tmp/example cargo test --test report example_is_written
-    python scripts/check_tensorboard.py /tmp/example
+    LTRAIN_REPORT_EXAMPLE=example cargo test --test report example_is_written
+    python scripts/check_tensorboard.py example
 
 Reads every event folder below the given one with TensorBoard's own loader and prints each tag. With the example of
 tests/report it also checks the values against report.json, and that the steps a crash undid are gone. Needs
