@@ -32,9 +32,9 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> ltrain::Result<Ending> {
     match command {
-        Command::Eval(args) => run::eval(&args),
-        Command::Generate(args) => run::generate(&args),
-        Command::Merge(args) => run::merge(&args),
+        Command::Eval(args) => run::on_threads(args.threads, || run::eval(&args)),
+        Command::Generate(args) => run::on_threads(args.threads, || run::generate(&args)),
+        Command::Merge(args) => run::on_threads(None, || run::merge(&args)),
         Command::Doctor(args) => print(&doctor::page(&args)).map(finished),
         Command::Config(ConfigCommand::Dump(args)) => print(&dump(&args.gather()?)?).map(finished),
         Command::Config(ConfigCommand::Check(args)) => resolved(&args.gather()?).map(drop).map(finished),
@@ -50,7 +50,7 @@ fn dispatch(command: Command) -> ltrain::Result<Ending> {
 fn train_on(config: &RunConfig) -> ltrain::Result<Ending> {
     let place = gpu::select(config.train.gpus)?;
     let command: Vec<_> = std::env::args().collect();
-    run::train(config, &place, &command.join(" "))
+    run::on_threads(config.train.threads, || run::train(config, &place, &command.join(" ")))
 }
 
 fn resolved(settings: &Settings) -> ltrain::Result<RunConfig> {

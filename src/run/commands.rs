@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::Ending;
 use super::base::{Base, adapt};
-use super::job::{colour, stop_flag, use_threads};
+use super::job::{colour, stop_flag};
 use super::measure::questions;
 use super::text;
 use super::ui::Ui;
@@ -57,9 +57,6 @@ fn rotation(config: &ModelConfig, kind: RopeKind, longest: usize) -> Result<Rope
 /// `ltrain eval`.
 pub fn eval(args: &EvalArgs) -> Result<Ending> {
     let stop = stop_flag();
-    if let Some(threads) = args.threads {
-        use_threads(threads);
-    }
     let (base, mut model) = open(&args.model, args.adapter.as_deref())?;
     let context = model.config.context;
     let lengths: Vec<usize> = match &args.at {
@@ -148,9 +145,6 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
 /// `ltrain generate`.
 pub fn generate(args: &GenerateArgs) -> Result<Ending> {
     let stop = stop_flag();
-    if let Some(threads) = args.threads {
-        use_threads(threads);
-    }
     let (base, model) = open(&args.model, args.adapter.as_deref())?;
     let mut prompt: Vec<u32> = base.tokenizer.bos().into_iter().collect();
     prompt.extend(base.tokenizer.encode(&args.prompt)?);

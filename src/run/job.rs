@@ -32,9 +32,6 @@ use crate::units::{format_bytes, format_count, format_duration, format_length};
 pub fn train(config: &RunConfig, place: &Place, command: &str) -> Result<Ending> {
     let stop = stop_flag();
     let ui = Ui::new(config.output.progress);
-    if let Some(threads) = config.train.threads {
-        use_threads(threads);
-    }
     let started = std::time::Instant::now();
     let Place::Cpu { .. } = place;
     let kernels: &dyn Kernels = &Cpu;
@@ -76,12 +73,6 @@ pub fn stop_flag() -> Arc<AtomicBool> {
         raised.expect("signals: these three can be handled");
     }
     stop
-}
-
-/// Sets the number of CPU threads, once per process.
-pub fn use_threads(threads: usize) {
-    // A pool that exists already keeps its size: only tests run two commands in one process.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
 }
 
 /// Weights and two moments of everything that moves, in f32.

@@ -13,6 +13,14 @@ mod ui;
 pub use commands::{eval, generate, merge, print};
 pub use job::train;
 
+/// Runs `work` on one of `threads` CPU threads that share every op's work: all cores unless told otherwise. A caller that is
+/// not one of them would be woken up after every op.
+pub fn on_threads<T: Send>(threads: Option<usize>, work: impl FnOnce() -> T + Send) -> T {
+    // 0 means all cores. The pool is made once: a process runs one command.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build_global();
+    rayon::scope(|_| work())
+}
+
 /// How a training command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {

@@ -10,8 +10,11 @@ use rayon::prelude::*;
 /// Floats of logits held at once (4 MiB): large enough for the GEMM to run at full speed, far from `rows · vocab`.
 const LOGITS: usize = 1 << 20;
 
-/// Rows of logits held at least: every tile reads `w`, and reads and writes `dw`, once.
-const FEWEST_ROWS: usize = 256;
+/// Rows of logits held all the same, up to [`MOST_LOGITS`]: every tile reads `w`, and reads and writes `dw`, once.
+const GOOD_ROWS: usize = 512;
+
+/// Floats of logits held at most (64 MiB), whatever the vocabulary.
+const MOST_LOGITS: usize = 1 << 24;
 
 /// Turns one row of logits into its negative log-likelihood and, in place, into `factor·(softmax − onehot)`.
 fn row_loss(z: &mut [f32], target: usize, factor: Option<f32>) -> f32 {
@@ -47,7 +50,8 @@ impl CrossEntropyKernels for Cpu {
         let mut dh = wants[0].then(|| pool::zeroed(rows * c));
         let mut dw = wants[1].then(|| pool::zeroed(vocab * c));
         let any = wants[0] || wants[1];
-        let tile = (LOGITS / vocab.max(1)).max(FEWEST_ROWS).min(counted.len()).max(1);
+        let rows_of = |floats: usize| floats / vocab.max(1);
+        let tile = rows_of(LOGITS).max(GOOD_ROWS.min(rows_of(MOST_LOGITS))).min(counted.len()).max(1);
         let mut z = Scratch::dirty(tile * vocab);
         let mut packed = Scratch::dirty(tile * c);
         let mut dpacked = Scratch::dirty(if wants[0] { tile * c } else { 0 });

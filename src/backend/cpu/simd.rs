@@ -50,8 +50,12 @@ pub trait Isa: Copy {
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// The smaller; `b` where either is NaN.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
-    /// `2^n` for the integer n in -127..=127 that sits in the low bits of `magic = n + 1.5 * 2^23`; n = -127 gives 0.
-    fn pow2(self, magic: Self::F) -> Self::F;
+    /// The nearest integer, for `|x| < 2^22`.
+    fn round(self, x: Self::F) -> Self::F;
+    /// `x * 2^n` for an integer n in -126..=127; any value beyond.
+    fn scale_by_power(self, x: Self::F, n: Self::F) -> Self::F;
+    /// `x` where `y >= least` or y is NaN, 0 elsewhere, whatever x is there.
+    fn zero_below(self, least: f32, y: Self::F, x: Self::F) -> Self::F;
 
     /// Reads the first [`Self::LANES`] floats of a slice.
     #[inline(always)]
@@ -69,34 +73,38 @@ pub trait Isa: Copy {
         unsafe { self.write(v, to.as_mut_ptr()) }
     }
 
-    /// e^x as a softmax weight: what is below 1e-22 becomes 0. No sum in f32 sees such a weight, and its products with
-    /// gradients would be denormal, which costs a hundredfold.
+    /// 2^x for x below 127: relative error below 2e-7, NaN stays NaN. What is below 2^-73, 1e-22, becomes 0: no sum of
+    /// softmax weights in f32 sees it, and its products with gradients would be denormal, which costs a hundredfold.
     #[inline(always)]
-    fn weight(self, x: Self::F) -> Self::F {
-        // The operand order keeps a NaN.
-        self.max(self.splat(0.0), self.sub(self.exp(x), self.splat(1e-22)))
+    fn exp2(self, x: Self::F) -> Self::F {
+        let n = self.round(x);
+        self.exp2_of_sum(n, self.sub(x, n))
     }
 
-    /// e^x: relative error below 2e-7 over [-87, 88], 0 below -87.7, NaN stays NaN.
-    ///
-    /// x = n ln 2 + r with |r| <= ln 2 / 2; e^r is a polynomial whose relative error on that interval is minimal.
+    /// e^x, as [`Isa::exp2`]; x above 87 counts as 87.
     #[inline(always)]
     fn exp(self, x: Self::F) -> Self::F {
-        const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
         const LN_2_HI: f32 = 0.693_359_4; // ln 2 to 9 bits, so n * LN_2_HI is exact
         const LN_2_LO: f32 = -2.121_944_4e-4;
-        const Q: [f32; 5] = [0.499_999_94, 0.166_665_21, 0.041_668_39, 8.368_745e-3, 1.381_454e-3];
-        // The vector operand order of max and min keeps a NaN of x.
-        let x = self.min(self.splat(88.0), self.max(self.splat(-88.0), x));
-        let magic = self.mul_add(x, self.splat(std::f32::consts::LOG2_E), self.splat(MAGIC));
-        let n = self.sub(magic, self.splat(MAGIC));
+        let log2_e = self.splat(std::f32::consts::LOG2_E);
+        // The operand order of min keeps a NaN.
+        let x = self.min(self.splat(87.0), x);
+        let n = self.round(self.mul(x, log2_e));
         let r = self.neg_mul_add(n, self.splat(LN_2_HI), x);
         let r = self.neg_mul_add(n, self.splat(LN_2_LO), r);
-        let mut q = self.splat(Q[4]);
-        for c in [Q[3], Q[2], Q[1], Q[0], 1.0, 1.0] {
-            q = self.mul_add(q, r, self.splat(c));
+        self.exp2_of_sum(n, self.mul(r, log2_e))
+    }
+
+    /// 2^(n + f) for an integer n and |f| <= 1/2, 0 where n is below -73. 2^f is a polynomial that is exact at 0 and whose
+    /// relative error is minimal.
+    #[inline(always)]
+    fn exp2_of_sum(self, n: Self::F, f: Self::F) -> Self::F {
+        const C: [f32; 5] = [0.693_147, 0.240_222_42, 5.550_733_6e-2, 9.671_513e-3, 1.326_472_7e-3];
+        let mut p = self.splat(C[4]);
+        for c in [C[3], C[2], C[1], C[0], 1.0] {
+            p = self.mul_add(p, f, self.splat(c));
         }
-        self.mul(q, self.pow2(magic))
+        self.zero_below(-73.0, n, self.scale_by_power(p, n))
     }
 }
 
@@ -133,6 +141,11 @@ pub fn dispatch<T: Task>(task: T) -> T::Out {
     }
     task.run(Portable)
 }
+
+/// 1.5 * 2^23: adding it rounds to an integer, which then sits in the low bits.
+const ROUNDING: f32 = 12_582_912.0;
+/// The bits of 1.0: of 2^n after n is added to the exponent.
+const ONE: u32 = 0x3f80_0000;
 
 /// Four lanes in plain Rust, one or two instructions each on SSE2 and NEON.
 #[derive(Clone, Copy)]
@@ -200,17 +213,30 @@ impl Isa for Portable {
         x.map(f32::sqrt)
     }
     #[inline(always)]
-    fn pow2(self, magic: [f32; 4]) -> [f32; 4] {
-        magic.map(|m| f32::from_bits((m.to_bits() << 23).wrapping_add(0x3f80_0000)))
+    fn round(self, x: [f32; 4]) -> [f32; 4] {
+        x.map(|x| (x + ROUNDING) - ROUNDING)
+    }
+    #[inline(always)]
+    fn scale_by_power(self, x: [f32; 4], n: [f32; 4]) -> [f32; 4] {
+        let power = n.map(|n| f32::from_bits(((n + ROUNDING).to_bits() << 23).wrapping_add(ONE)));
+        self.mul(x, power)
+    }
+    #[inline(always)]
+    fn zero_below(self, least: f32, y: [f32; 4], x: [f32; 4]) -> [f32; 4] {
+        lanes(y, x, |y, x| if y < least { 0.0 } else { x })
     }
 }
 
-/// The x86 sets differ in their type, their lane count and the prefix of their intrinsics.
+#[cfg(target_arch = "x86_64")]
+const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+
+/// The x86 sets differ in their type, their lane count and their intrinsics.
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86 {
     ($(#[$doc:meta])* $name:ident, $f:ty, $lanes:literal, $rows:literal:
      $load:ident $store:ident $splat:ident $add:ident $sub:ident $mul:ident $div:ident $fma:ident $fnma:ident $max:ident
-     $min:ident $sqrt:ident, $to_bits:ident $shl:ident $iadd:ident $isplat:ident $from_bits:ident) => {
+     $min:ident $sqrt:ident,
+     |$x:ident, $n:ident, $least:ident, $y:ident| $round:expr, $scale:expr, $zero:expr) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $name(());
@@ -252,9 +278,19 @@ macro_rules! x86 {
                 unsafe { $sqrt(x) }
             }
             #[inline(always)]
-            fn pow2(self, magic: $f) -> $f {
+            fn round(self, $x: $f) -> $f {
                 // SAFETY: the token proves the set.
-                unsafe { $from_bits($iadd($shl::<23>($to_bits(magic)), $isplat(0x3f80_0000))) }
+                unsafe { $round }
+            }
+            #[inline(always)]
+            fn scale_by_power(self, $x: $f, $n: $f) -> $f {
+                // SAFETY: the token proves the set.
+                unsafe { $scale }
+            }
+            #[inline(always)]
+            fn zero_below(self, $least: f32, $y: $f, $x: $f) -> $f {
+                // SAFETY: the token proves the set.
+                unsafe { $zero }
             }
         }
     };
@@ -273,7 +309,8 @@ x86!(
     Avx512, __m512, 16, 8:
     _mm512_loadu_ps _mm512_storeu_ps _mm512_set1_ps _mm512_add_ps _mm512_sub_ps _mm512_mul_ps _mm512_div_ps
     _mm512_fmadd_ps _mm512_fnmadd_ps _mm512_max_ps _mm512_min_ps _mm512_sqrt_ps,
-    _mm512_castps_si512 _mm512_slli_epi32 _mm512_add_epi32 _mm512_set1_epi32 _mm512_castsi512_ps
+    |x, n, least, y| _mm512_roundscale_ps::<NEAREST>(x), _mm512_scalef_ps(x, n),
+    _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(y, _mm512_set1_ps(least)), x)
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -282,5 +319,11 @@ x86!(
     Avx2, __m256, 8, 4:
     _mm256_loadu_ps _mm256_storeu_ps _mm256_set1_ps _mm256_add_ps _mm256_sub_ps _mm256_mul_ps _mm256_div_ps
     _mm256_fmadd_ps _mm256_fnmadd_ps _mm256_max_ps _mm256_min_ps _mm256_sqrt_ps,
-    _mm256_castps_si256 _mm256_slli_epi32 _mm256_add_epi32 _mm256_set1_epi32 _mm256_castsi256_ps
+    |x, n, least, y| _mm256_round_ps::<NEAREST>(x),
+    {
+        let integer = _mm256_castps_si256(_mm256_add_ps(n, _mm256_set1_ps(ROUNDING)));
+        let power = _mm256_add_epi32(_mm256_slli_epi32::<23>(integer), _mm256_set1_epi32(ONE.cast_signed()));
+        _mm256_mul_ps(x, _mm256_castsi256_ps(power))
+    },
+    _mm256_and_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(y, _mm256_set1_ps(least)), x)
 );

@@ -10,25 +10,28 @@
 //! key head `h / (H / Hk)`. `starts[half][b * Tq + i]` belongs to the heads of one half; it does not decrease with i inside
 //! a row and is at most `own`.
 //!
-//! A tile is [`TILE`] queries of one head, and a query is a SIMD lane: scores are kept as `S[key][lane]`, so the softmax
-//! is vertical, and every matrix product is one [`Panel`]. Memory beside the arguments is linear in T. Each sum runs in an
-//! order fixed by the shapes and, for dk and dv, the thread count, so two runs are bit-equal.
+//! A tile is [`TILE`] queries of one head, and in the forward pass a query is a SIMD lane: scores are kept as
+//! `S[key][lane]`, so the softmax is vertical, and every matrix product is one [`Panel`]. Scores are in base 2, with log2 e
+//! in the scale. Memory beside the arguments is linear in T. Each sum runs in an order fixed by the shapes and, for dk and
+//! dv, the thread count, so two runs are bit-equal.
 
 mod backward;
 mod tile;
+
+use std::f32::consts::{LN_2, LOG2_E};
 
 use rayon::prelude::*;
 
 pub use backward::backward;
 
-use self::tile::{Mask, QueryTile, SoftmaxStep};
+use self::tile::{Mask, QueryTile, Side, SoftmaxStep};
 use crate::backend::cpu::panel::{Init, Order, Panel};
 use crate::backend::cpu::scratch::Scratch;
 
 /// Queries per tile: four AVX-512 registers.
 pub(super) const TILE: usize = 64;
-/// Keys per step: with [`TILE`] lanes, scores and their gradients fit the first-level cache.
-pub(super) const KEYS: usize = 64;
+/// Keys per step of the forward pass: with [`TILE`] lanes, scores fit the first-level cache.
+const KEYS: usize = 64;
 /// A score that loses against every real one and still has a finite difference to -inf.
 const LOWEST: f32 = -1e30;
 
@@ -56,6 +59,11 @@ impl Dims {
 
     fn kv_numel(&self) -> usize {
         self.batch * self.kv_len * self.kv_heads * self.head_dim
+    }
+
+    /// (batch, key head) pairs.
+    pub(super) fn units(&self) -> usize {
+        self.batch * self.kv_heads
     }
 
     pub(super) fn tiles(&self) -> usize {
@@ -104,16 +112,16 @@ enum Rows<'a> {
 }
 
 /// Keys or values with the rows of one head reachable as (offset, stride).
-pub(super) struct KeyRows<'a> {
+struct KeyRows<'a> {
     rows: Rows<'a>,
     head: usize,
-    pub(super) row: usize,
+    row: usize,
 }
 
 impl<'a> KeyRows<'a> {
     /// Copies to (B,Hk,Tk,D), unless so few queries will read the rows that the copy would cost more than it saves: rows a
     /// power of two apart share a few cache sets.
-    pub(super) fn new(dims: &Dims, x: &'a [f32]) -> Self {
+    fn new(dims: &Dims, x: &'a [f32]) -> Self {
         let Dims { kv_len, kv_heads, head_dim, .. } = *dims;
         if kv_heads == 1 || dims.q_len < TILE {
             return Self { rows: Rows::Given(x), head: head_dim, row: kv_heads * head_dim };
@@ -130,7 +138,7 @@ impl<'a> KeyRows<'a> {
     }
 
     /// The rows from key `first` on, of one head; consecutive rows are `self.row` apart.
-    pub(super) fn from(&self, dims: &Dims, batch: usize, head: usize, first: usize) -> &[f32] {
+    fn from(&self, dims: &Dims, batch: usize, head: usize, first: usize) -> &[f32] {
         let floats: &[f32] = match &self.rows {
             Rows::Given(floats) => floats,
             Rows::ByHead(floats) => floats,
@@ -186,7 +194,7 @@ pub fn forward(dims: Dims, scale: f32, q: &[f32], k: &[f32], v: &[f32], starts: 
             let key_head = head / (heads / dims.kv_heads);
             let queries = dims.tile(starts, batch, tile, head);
             let (at, stride) = dims.q_rows(batch, tile, head);
-            to_lanes(&q[at..], stride, queries.lanes, head_dim, scale, &mut space.q);
+            to_lanes(&q[at..], stride, queries.lanes, head_dim, scale * LOG2_E, &mut space.q);
             let (o, lse) = out.split_at_mut(head_dim * TILE);
             space.tile(&dims, &queries, (&keys, &values), (batch, key_head), o, lse);
         },
@@ -240,7 +248,7 @@ impl ForwardSpace {
                 Init::Zero,
             );
             if queries.is_ragged(first, len) {
-                Mask { queries, first, scores }.run();
+                Mask { queries, first, scores, lanes: Side::Queries }.run();
             }
             SoftmaxStep { scores, max: &mut max, sum: &mut sum, o }.run();
             product(
@@ -252,7 +260,7 @@ impl ForwardSpace {
             );
         }
         for lane in 0..TILE {
-            lse[lane] = max[lane] + sum[lane].ln();
+            lse[lane] = LN_2 * (max[lane] + sum[lane].log2());
             sum[lane] = 1.0 / sum[lane];
         }
         for o in o.chunks_exact_mut(TILE) {

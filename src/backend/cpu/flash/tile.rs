@@ -1,4 +1,4 @@
-//! The vertical half of attention: visibility, softmax and its gradient on one `[key][lane]` tile of scores.
+//! The elementwise half of attention: visibility, softmax and its gradient on one tile of scores in base 2.
 
 use super::TILE;
 use crate::backend::cpu::simd::{Isa, Task, dispatch};
@@ -34,20 +34,36 @@ impl QueryTile {
         (self.start[0] as usize..end).step_by(step).map(move |first| (first, step.min(end - first)))
     }
 
+    /// The tiles of [`TILE`] keys, counted from key 0, that hold a key some lane sees.
+    pub fn key_tiles(&self) -> impl Iterator<Item = usize> + use<> {
+        self.start[0] as usize / TILE..self.own[TILE - 1] as usize / TILE + 1
+    }
+
     /// Whether some lane does not see some of the keys `first..first + len`.
     pub fn is_ragged(&self, first: usize, len: usize) -> bool {
         first + len - 1 > self.own[0] as usize || first < self.start[TILE - 1] as usize
     }
 }
 
+/// What the lanes of a tile of scores are; its rows are the other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// `S[key][query]`.
+    Queries,
+    /// `S[query][key]`.
+    Keys,
+}
+
 /// Sets the scores of unseen keys to -inf.
 pub struct Mask<'a> {
     /// Whose visibility.
     pub queries: &'a QueryTile,
-    /// The key of the first row of scores.
+    /// The tile's first key.
     pub first: usize,
-    /// `S[key][lane]`.
+    /// Rows of [`TILE`] scores.
     pub scores: &'a mut [f32],
+    /// What the lanes are.
+    pub lanes: Side,
 }
 
 impl Mask<'_> {
@@ -63,17 +79,21 @@ impl Task for Mask<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, _: I) {
         let QueryTile { start, own, .. } = self.queries;
-        for (n, scores) in self.scores.chunks_exact_mut(TILE).enumerate() {
-            let key = (self.first + n) as u32;
-            for lane in 0..TILE {
-                let seen = (start[lane] <= key) & (key <= own[lane]);
-                scores[lane] = if seen { scores[lane] } else { f32::NEG_INFINITY };
+        let first = self.first as u32;
+        for (row, scores) in self.scores.chunks_exact_mut(TILE).enumerate() {
+            for (lane, score) in scores.iter_mut().enumerate() {
+                let (query, key) = match self.lanes {
+                    Side::Queries => (lane, first + row as u32),
+                    Side::Keys => (row, first + lane as u32),
+                };
+                let seen = (start[query] <= key) & (key <= own[query]);
+                *score = if seen { *score } else { f32::NEG_INFINITY };
             }
         }
     }
 }
 
-/// One step of the streaming softmax: scores become `exp(s - max)` under the new running maximum; the running sum and
+/// One step of the streaming softmax: scores become `2^(s - max)` under the new running maximum; the running sum and
 /// the output columns are rescaled to it.
 pub struct SoftmaxStep<'a> {
     /// `S[key][lane]`.
@@ -112,12 +132,12 @@ impl Task for SoftmaxStep<'_> {
             let mut rescale = [isa.splat(0.0); CHAINS];
             let mut sum = rescale;
             for n in 0..CHAINS {
-                rescale[n] = isa.exp(isa.sub(isa.load(&self.max[at(n)..]), max[n]));
+                rescale[n] = isa.exp2(isa.sub(isa.load(&self.max[at(n)..]), max[n]));
                 sum[n] = isa.mul(rescale[n], isa.load(&self.sum[at(n)..]));
             }
             for scores in self.scores.chunks_exact_mut(TILE) {
                 for n in 0..CHAINS {
-                    let p = isa.weight(isa.sub(isa.load(&scores[at(n)..]), max[n]));
+                    let p = isa.exp2(isa.sub(isa.load(&scores[at(n)..]), max[n]));
                     isa.store(p, &mut scores[at(n)..]);
                     sum[n] = isa.add(sum[n], p);
                 }
@@ -136,15 +156,15 @@ impl Task for SoftmaxStep<'_> {
     }
 }
 
-/// Scores become `p = exp(s - lse)`, and `dp = do . v` becomes `ds = p (dp - do . o)`.
+/// Scores `S[query][key]` become `p = 2^(s - lse)`, and `dp = do . v` becomes `ds = p (dp - do . o)`.
 pub struct GradStep<'a> {
-    /// `S[key][lane]`.
+    /// `S[query][lane]`.
     pub scores: &'a mut [f32],
-    /// `dP[key][lane]`.
+    /// `dP[query][lane]`.
     pub grads: &'a mut [f32],
-    /// Log-sum-exp per lane.
+    /// Log-sum-exp per query, in base 2.
     pub lse: &'a [f32; TILE],
-    /// `do . o` per lane.
+    /// `do . o` per query.
     pub delta: &'a [f32; TILE],
 }
 
@@ -160,10 +180,12 @@ impl Task for GradStep<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        for (scores, grads) in self.scores.chunks_exact_mut(TILE).zip(self.grads.chunks_exact_mut(TILE)) {
+        let rows = self.scores.chunks_exact_mut(TILE).zip(self.grads.chunks_exact_mut(TILE));
+        for ((scores, grads), (&lse, &delta)) in rows.zip(self.lse.iter().zip(self.delta)) {
+            let (lse, delta) = (isa.splat(lse), isa.splat(delta));
             for lane in (0..TILE).step_by(I::LANES) {
-                let p = isa.weight(isa.sub(isa.load(&scores[lane..]), isa.load(&self.lse[lane..])));
-                let ds = isa.mul(p, isa.sub(isa.load(&grads[lane..]), isa.load(&self.delta[lane..])));
+                let p = isa.exp2(isa.sub(isa.load(&scores[lane..]), lse));
+                let ds = isa.mul(p, isa.sub(isa.load(&grads[lane..]), delta));
                 isa.store(p, &mut scores[lane..]);
                 isa.store(ds, &mut grads[lane..]);
             }
