@@ -54,8 +54,6 @@ pub struct EvalPlan<'a> {
     pub lengths: Vec<usize>,
     /// Windows per length, fewer where the text does not hold them.
     pub windows: usize,
-    /// Short windows are more than `windows` until they are this many tokens: a few hundred tokens measure nothing.
-    pub min_tokens: usize,
     /// `None`: disjoint windows. `Some`: windows this far apart that score what those before them have not reached, over
     /// the same amount of text.
     pub stride: Option<usize>,
@@ -65,7 +63,7 @@ pub struct EvalPlan<'a> {
 
 impl Default for EvalPlan<'_> {
     fn default() -> Self {
-        Self { lengths: Vec::new(), windows: 3, min_tokens: 4096, stride: None, passkey: None }
+        Self { lengths: Vec::new(), windows: 3, stride: None, passkey: None }
     }
 }
 
@@ -91,11 +89,10 @@ impl EvalPlan<'_> {
 
     /// The windows of one length; none when no document is that long.
     pub fn windows_of<'d>(&self, docs: &[&'d [u32]], length: usize) -> Vec<Window<'d>> {
-        let count = self.windows.max(self.min_tokens.div_ceil(length));
         let Some(stride) = self.stride else {
-            return disjoint(docs, length, count);
+            return disjoint(docs, length, self.windows);
         };
-        let mut left = count * length;
+        let mut left = self.windows * length;
         let mut windows = Vec::new();
         for doc in docs.iter().filter(|doc| doc.len() >= length) {
             if left < length {

@@ -72,7 +72,8 @@ pub fn perplexity(run: &RunRecord) -> Option<Svg> {
         .iter()
         .filter(|e| !e.perplexity.is_empty())
         .map(|e| {
-            let mut points: Vec<_> = e.perplexity.iter().map(|s| (s.length as f64, s.ppl)).collect();
+            let measured = e.perplexity.iter().filter(|s| s.windows > 0);
+            let mut points: Vec<_> = measured.map(|s| (s.length as f64, s.ppl)).collect();
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
             line(&e.name, colour(e.role), Stroke::Marked, points)
         })

@@ -62,7 +62,7 @@ impl<'a> Measure<'a> {
             ..PasskeyPlan::new(questions, eval.at.clone())
         });
         let docs = if eval.tasks.contains(&Task::Ppl) { docs.iter().map(Vec::as_slice).collect() } else { Vec::new() };
-        let plan = EvalPlan { lengths: eval.at.clone(), windows: WINDOWS, min_tokens: 0, stride: None, passkey };
+        let plan = EvalPlan { lengths: eval.at.clone(), windows: WINDOWS, stride: None, passkey };
         Some(Self { kernels, plan, docs, stop, ui })
     }
 

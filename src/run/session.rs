@@ -160,6 +160,9 @@ impl Session<'_> {
         }
         let config = self.config;
         let (steps, accum, micro) = (config.train.steps, config.train.accum as u64, config.train.micro_batch);
+        if state.step > steps {
+            self.ui.say(&format!("it has more steps than --steps {steps}: nothing is trained, its weights are used"));
+        }
         if state.step >= steps {
             return Ok((state, Outcome::Finished));
         }

@@ -106,7 +106,7 @@ fn evaluate(model: &mut Llama, plan: &EvalPlan, rope: &RopeConfig, docs: &[&[u32
 fn a_length_the_text_does_not_hold_is_reported() {
     let (mut model, text) = (load("llama"), text(600));
     let rope = model.config.rope.clone();
-    let plan = EvalPlan { lengths: vec![1000, 256, 600], min_tokens: 0, ..EvalPlan::default() };
+    let plan = EvalPlan { lengths: vec![1000, 256, 600], ..EvalPlan::default() };
     let (record, news) = evaluate(&mut model, &plan, &rope, &[&text, &text[..300]]).unwrap();
     let measured: Vec<_> = record.perplexity.iter().map(|s| (s.length, s.windows, s.nll.is_finite())).collect();
     assert_eq!(measured, [(256, 3, true), (600, 1, true), (1000, 0, false)]);
@@ -119,13 +119,6 @@ fn a_length_the_text_does_not_hold_is_reported() {
     report::write(dir.path(), &run).unwrap();
     let read = RunRecord::load(&dir.path().join("report.json")).unwrap();
     assert_eq!(read.evaluations[0].perplexity[2].windows, 0);
-}
-
-#[test]
-fn short_windows_are_more_until_they_hold_enough_tokens() {
-    let text = text(5000);
-    let plan = EvalPlan { windows: 3, min_tokens: 2000, ..EvalPlan::default() };
-    assert_eq!([100, 500, 1000, 2000].map(|l| plan.windows_of(&[&text], l).len()), [20, 4, 3, 2]);
 }
 
 #[test]
@@ -182,7 +175,7 @@ fn an_evaluation_fills_its_record() {
     let (rope, text) = (model.config.rope.clone(), text(400));
     let facts = Facts { distractors: 1 };
     let passkey = Some(PasskeyPlan { samples: 3, depths: vec![0.0, 1.0], ..PasskeyPlan::new(&facts, vec![32, 100]) });
-    let plan = EvalPlan { lengths: vec![100, 200], stride: Some(50), min_tokens: 0, passkey, ..EvalPlan::default() };
+    let plan = EvalPlan { lengths: vec![100, 200], stride: Some(50), passkey, ..EvalPlan::default() };
     let (record, news) = evaluate(&mut model, &plan, &rope, &[&text]).unwrap();
     let scored: Vec<_> = record.perplexity.iter().map(|s| (s.length, s.tokens)).collect();
     assert_eq!(scored, [(100, 299), (200, 399)], "sliding scores all but the first token");

@@ -23,9 +23,7 @@ fn row_loss(z: &mut [f32], target: usize, factor: Option<f32>) -> f32 {
     let sum = vector::exp_sum(z, max);
     if let Some(factor) = factor {
         let over = factor / sum;
-        for v in z.iter_mut() {
-            *v *= over;
-        }
+        vector::scale(over, z);
         z[target] -= factor;
     }
     sum.ln() + max - at_target

@@ -26,6 +26,7 @@ mod vector;
 
 use rayon::prelude::*;
 
+use self::simd::wide;
 use crate::tensor::pool;
 
 /// Runs every op on the host's cores.
@@ -40,24 +41,30 @@ fn rows_per_task(cols: usize) -> usize {
     (CHUNK / cols.max(1)).max(1)
 }
 
-/// A new vector of `rows · cols` floats, filled by `fill(first_row, rows)` in parallel.
+/// A new vector of `rows · cols` floats, filled by `fill(first_row, rows)` in parallel and in [`wide`] code.
 fn fill_rows(rows: usize, cols: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
     let mut out = pool::dirty(rows * cols);
     let step = rows_per_task(cols);
-    out.par_chunks_mut((step * cols).max(1)).enumerate().for_each(|(task, chunk)| fill(task * step, chunk));
+    out.par_chunks_mut((step * cols).max(1)).enumerate().for_each(|(task, chunk)| {
+        wide(
+            #[inline(always)]
+            || fill(task * step, chunk),
+        )
+    });
     out
 }
 
-/// Column sums over all rows: `row(n, sums)` adds row `n`. Fixed chunks, added in order.
+/// Column sums over all rows, in [`wide`] code: `row(n, sums)` adds row `n`. Fixed chunks, added in order.
 fn sum_rows(rows: usize, cols: usize, row: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
     let step = rows_per_task(cols);
     let partial: Vec<Vec<f32>> = (0..rows.div_ceil(step))
         .into_par_iter()
         .map(|task| {
             let mut sums = vec![0.0; cols];
-            for n in task * step..(task * step + step).min(rows) {
-                row(n, &mut sums);
-            }
+            wide(
+                #[inline(always)]
+                || (task * step..(task * step + step).min(rows)).for_each(|n| row(n, &mut sums)),
+            );
             sums
         })
         .collect();

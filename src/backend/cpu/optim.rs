@@ -1,22 +1,28 @@
+use super::simd::wide;
 use super::{CHUNK, Cpu, vector};
 use crate::error::Result;
 use crate::ops::optim::{AdamWStep, OptimKernels};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 
-/// `Σ x²` in eight interleaved sums: one alone would wait for each addition.
+/// `Σ x²` in interleaved sums: one alone would wait for each addition.
 fn squares(x: &[f32]) -> f64 {
-    let mut sums = [0.0; 8];
-    let rows = x.chunks_exact(sums.len());
-    for (sum, &v) in sums.iter_mut().zip(rows.remainder()) {
-        *sum += f64::from(v) * f64::from(v);
-    }
-    for row in rows {
-        for (sum, &v) in sums.iter_mut().zip(row) {
-            *sum += f64::from(v) * f64::from(v);
-        }
-    }
-    sums.iter().sum()
+    wide(
+        #[inline(always)]
+        || {
+            let mut sums = [0.0; 32];
+            let (rows, rest) = x.as_chunks::<32>();
+            for (sum, &v) in sums.iter_mut().zip(rest) {
+                *sum += f64::from(v) * f64::from(v);
+            }
+            for row in rows {
+                for (sum, &v) in sums.iter_mut().zip(row) {
+                    *sum += f64::from(v) * f64::from(v);
+                }
+            }
+            sums.iter().sum()
+        },
+    )
 }
 
 impl OptimKernels for Cpu {

@@ -1,3 +1,4 @@
+use super::simd::wide;
 use super::vector::dot;
 use super::{Cpu, fill_rows, rows_per_task, sum_rows};
 use crate::error::Result;
@@ -17,12 +18,17 @@ fn normalise(x: &[f32], w: &[f32], eps: f32, shape: &Tensor) -> (Tensor, Tensor)
     let mut rstd = pool::dirty(rows);
     y.par_chunks_mut((step * c).max(1)).zip(rstd.par_chunks_mut(step)).zip(x.par_chunks((step * c).max(1))).for_each(
         |((y, rstd), x)| {
-            for ((y, r), x) in y.chunks_exact_mut(c).zip(rstd).zip(x.chunks_exact(c)) {
-                *r = inverse_rms(x, eps);
-                for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-                    *y = w * x * *r;
-                }
-            }
+            wide(
+                #[inline(always)]
+                || {
+                    for ((y, r), x) in y.chunks_exact_mut(c).zip(rstd).zip(x.chunks_exact(c)) {
+                        *r = inverse_rms(x, eps);
+                        for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
+                            *y = w * x * *r;
+                        }
+                    }
+                },
+            )
         },
     );
     (Tensor::f32(y, shape.shape()), Tensor::f32(rstd, [rows]))
@@ -40,12 +46,16 @@ impl RmsNormKernels for Cpu {
         residual.expect("add_rms_norm: residual (…,C)", x.shape())?;
         w.expect("add_rms_norm: w (C)", [c])?;
         let (xs, rs) = (x.as_f32()?, residual.as_f32()?);
-        let h = fill_rows(rows, c, |first, out| {
-            let at = first * c;
-            for (i, h) in out.iter_mut().enumerate() {
-                *h = xs[at + i] + rs[at + i];
-            }
-        });
+        let h = fill_rows(
+            rows,
+            c,
+            #[inline(always)]
+            |first, out| {
+                for ((h, x), r) in out.iter_mut().zip(&xs[first * c..]).zip(&rs[first * c..]) {
+                    *h = x + r;
+                }
+            },
+        );
         let (y, rstd) = normalise(&h, w.as_f32()?, eps, x);
         Ok((Tensor::f32(h, x.shape()), y, rstd))
     }
@@ -68,30 +78,40 @@ impl RmsNormKernels for Cpu {
         }
         let (dys, xs, ws, rs) = (dy.as_f32()?, x.as_f32()?, w.as_f32()?, rstd.as_f32()?);
         let extra = dh.map(Tensor::as_f32).transpose()?;
-        let dx = fill_rows(rows, c, |first, out| {
-            for (n, dx) in (first..).zip(out.chunks_exact_mut(c)) {
-                let (dy, x, r) = (&dys[n * c..][..c], &xs[n * c..][..c], rs[n]);
-                for ((dx, dy), w) in dx.iter_mut().zip(dy).zip(ws) {
-                    *dx = dy * w;
-                }
-                let m = r * r * dot(dx, x) / c as f32;
-                for (dx, x) in dx.iter_mut().zip(x) {
-                    *dx = r * (*dx - x * m);
-                }
-                if let Some(dh) = extra {
-                    for (dx, dh) in dx.iter_mut().zip(&dh[n * c..][..c]) {
-                        *dx += dh;
+        let dx = fill_rows(
+            rows,
+            c,
+            #[inline(always)]
+            |first, out| {
+                for (n, dx) in (first..).zip(out.chunks_exact_mut(c)) {
+                    let (dy, x, r) = (&dys[n * c..][..c], &xs[n * c..][..c], rs[n]);
+                    for ((dx, dy), w) in dx.iter_mut().zip(dy).zip(ws) {
+                        *dx = dy * w;
+                    }
+                    let m = r * r * dot(dx, x) / c as f32;
+                    for (dx, x) in dx.iter_mut().zip(x) {
+                        *dx = r * (*dx - x * m);
+                    }
+                    if let Some(dh) = extra {
+                        for (dx, dh) in dx.iter_mut().zip(&dh[n * c..][..c]) {
+                            *dx += dh;
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
         let dw = wants_dw.then(|| {
-            let sums = sum_rows(rows, c, |n, sums| {
-                let (dy, x, r) = (&dys[n * c..][..c], &xs[n * c..][..c], rs[n]);
-                for ((sum, dy), x) in sums.iter_mut().zip(dy).zip(x) {
-                    *sum += dy * x * r;
-                }
-            });
+            let sums = sum_rows(
+                rows,
+                c,
+                #[inline(always)]
+                |n, sums| {
+                    let (dy, x, r) = (&dys[n * c..][..c], &xs[n * c..][..c], rs[n]);
+                    for ((sum, dy), x) in sums.iter_mut().zip(dy).zip(x) {
+                        *sum += dy * x * r;
+                    }
+                },
+            );
             Tensor::f32(sums, [c])
         });
         Ok((Tensor::f32(dx, x.shape()), dw))

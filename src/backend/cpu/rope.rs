@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::Cpu;
+use super::simd::wide;
 use crate::error::Result;
 use crate::ops::rope::{RopeFreqs, RopeKernels, RopeTable};
 use crate::tensor::{Shape, Tensor, TensorError, pool};
@@ -69,19 +70,43 @@ fn rotate(x: &Tensor, table: &RopeTable, sign: f32) -> Result<Tensor> {
             .zip(table.cos.as_f32()?.par_chunks_exact(half))
             .zip(table.sin.as_f32()?.par_chunks_exact(half))
             .with_min_len(TOKENS_PER_TASK)
-            .for_each(|(((y, x), cos), sin)| {
-                // Slices of one known length: without bounds checks inside, the loop below becomes vector code.
-                let (cos, sin) = (&cos[..half], &sin[..half]);
-                for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
-                    let ((y1, y2), (x1, x2)) = (y.split_at_mut(half), x.split_at(half));
-                    let (y2, x2) = (&mut y2[..half], &x2[..half]);
-                    for i in 0..half {
-                        let (c, s) = (cos[i], sign * sin[i]);
-                        y1[i] = x1[i] * c - x2[i] * s;
-                        y2[i] = x2[i] * c + x1[i] * s;
+            .for_each(|(((y, x), cos), sin)| match half {
+                4 => heads::<4>(y, x, cos, sin, sign),
+                16 => heads::<16>(y, x, cos, sin, sign),
+                32 => heads::<32>(y, x, cos, sin, sign),
+                64 => heads::<64>(y, x, cos, sin, sign),
+                _ => {
+                    for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
+                        let ((y1, y2), (x1, x2)) = (y.split_at_mut(half), x.split_at(half));
+                        rotate_head([y1, y2], [x1, x2], cos, sin, sign);
                     }
                 }
             });
     }
     Ok(y)
+}
+
+/// One token's heads, of `2 HALF` floats each: lengths the compiler knows become vector code without remainder.
+fn heads<const HALF: usize>(y: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32], sign: f32) {
+    wide(
+        #[inline(always)]
+        || {
+            let (cos, sin) = (&cos.as_chunks::<HALF>().0[0], &sin.as_chunks::<HALF>().0[0]);
+            let (y, x) = (y.as_chunks_mut::<HALF>().0, x.as_chunks::<HALF>().0);
+            for (y, x) in y.chunks_exact_mut(2).zip(x.chunks_exact(2)) {
+                let [y1, y2] = y else { unreachable!("chunks of two") };
+                rotate_head([y1, y2], [&x[0], &x[1]], cos, sin, sign);
+            }
+        },
+    );
+}
+
+/// The two halves of one head. All slices are equally long.
+#[inline(always)]
+fn rotate_head([y1, y2]: [&mut [f32]; 2], [x1, x2]: [&[f32]; 2], cos: &[f32], sin: &[f32], sign: f32) {
+    for (((y1, y2), (x1, x2)), (c, s)) in y1.iter_mut().zip(y2).zip(x1.iter().zip(x2)).zip(cos.iter().zip(sin)) {
+        let s = sign * s;
+        *y1 = x1 * c - x2 * s;
+        *y2 = x2 * c + x1 * s;
+    }
 }

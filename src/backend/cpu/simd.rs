@@ -142,6 +142,21 @@ pub fn dispatch<T: Task>(task: T) -> T::Out {
     task.run(Portable)
 }
 
+/// Runs plain loops compiled for the best instruction set of this CPU. Closures in `work` must be `#[inline(always)]`, or they
+/// stay compiled for the oldest.
+#[inline]
+pub fn wide<T>(work: impl FnOnce() -> T) -> T {
+    struct Plain<F>(F);
+    impl<T, F: FnOnce() -> T> Task for Plain<F> {
+        type Out = T;
+        #[inline(always)]
+        fn run<I: Isa>(self, _: I) -> T {
+            (self.0)()
+        }
+    }
+    dispatch(Plain(work))
+}
+
 /// 1.5 * 2^23: adding it rounds to an integer, which then sits in the low bits.
 const ROUNDING: f32 = 12_582_912.0;
 /// The bits of 1.0: of 2^n after n is added to the exponent.

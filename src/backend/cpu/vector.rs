@@ -1,6 +1,6 @@
 //! Vector arithmetic on slices, single-threaded; callers split the rows over threads.
 
-use super::simd::{Isa, Task, dispatch};
+use super::simd::{Isa, Task, dispatch, wide};
 use crate::ops::optim::AdamWStep;
 
 /// The widest vector of any [`Isa`].
@@ -135,6 +135,14 @@ pub fn adamw(step: &AdamWStep, g: &[f32], pmv: [&mut [f32]; 3]) {
         }
     }
     dispatch(Step(step, g, pmv));
+}
+
+/// `x *= a`.
+pub fn scale(a: f32, x: &mut [f32]) {
+    wide(
+        #[inline(always)]
+        || x.iter_mut().for_each(|x| *x *= a),
+    );
 }
 
 /// `y += a * x`. Lengths are equal.
