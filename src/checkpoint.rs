@@ -220,12 +220,22 @@ pub fn newest(from: &Path) -> Result<(Option<PathBuf>, Vec<String>)> {
     Ok((None, rejected))
 }
 
+/// Steps that a checkpoint's training has done.
+pub fn step_of(checkpoint: &Path) -> Result<u64> {
+    Ok(counters(checkpoint)?.step)
+}
+
+fn counters(checkpoint: &Path) -> Result<Counters> {
+    let path = checkpoint.join(COUNTERS);
+    let text = fs::read_to_string(&path).context("read", &path)?;
+    let foreign = |e| CheckpointError::Foreign { path: checkpoint.to_path_buf(), what: format!("{COUNTERS}: {e}") };
+    Ok(serde_json::from_str(&text).map_err(foreign)?)
+}
+
 /// Puts the checkpoint's tensors and counters into a freshly prepared state; returns the seconds of training so far.
 pub fn restore(path: &Path, state: &mut State) -> Result<f64> {
     let foreign = |what: String| CheckpointError::Foreign { path: path.to_path_buf(), what };
-    let text_path = path.join(COUNTERS);
-    let text = fs::read_to_string(&text_path).context("read", &text_path)?;
-    let counters: Counters = serde_json::from_str(&text).map_err(|e| foreign(format!("{COUNTERS}: {e}")))?;
+    let counters = counters(path)?;
     let tensors = match state.model.lora() {
         None => ModelDir::open(path)?.load()?,
         Some(_) => untied(read_adapter(path)?.tensors, state.model.config.tied),

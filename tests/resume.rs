@@ -333,3 +333,63 @@ fn without_out_the_same_command_continues_and_others_get_their_own_folder() {
     let text = runs.succeed("--config runs/small-natural-64-3/ltrain.toml");
     assert!(text.contains("small-natural-64-3 is finished"), "{text}");
 }
+
+#[test]
+fn a_named_checkpoint_is_where_a_new_run_begins_and_nothing_more() {
+    let runs = Runs::new();
+    let words = |out: &str| format!("{FULL} --steps 300 --save-every 10 --resume first --out {out}");
+    runs.succeed(&format!("{FULL} --steps 5 --out first"));
+    let text = runs.succeed(&words("whole"));
+    assert!(text.contains("continuing from first/checkpoint-5 (step 5)"), "{text}");
+
+    stop_midway(&runs, &words("stopped"), "stopped");
+    let last = *runs.checkpoints("stopped").last().unwrap();
+    let text = runs.succeed(&words("stopped"));
+    assert!(text.contains(&format!("continuing from stopped/checkpoint-{last} ")), "{text}");
+    assert_eq!(runs.weights("stopped"), runs.weights("whole"));
+}
+
+#[test]
+fn a_named_checkpoint_of_another_configuration_is_refused() {
+    let runs = Runs::new();
+    runs.succeed(&format!("{FULL} --steps 5 --out first"));
+    for from in ["first", "first/checkpoint-5"] {
+        let output = runs.run(&format!("{FULL} --steps 9 --lr 3e-5 --resume {from} --out second"));
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(9), "{text}");
+        assert!(text.contains("error[E901]: \"first\"") && text.contains("0.00003"), "{text}");
+    }
+}
+
+#[test]
+fn fewer_steps_than_were_trained_are_refused() {
+    let runs = Runs::new();
+    runs.succeed(&format!("{FULL} --steps 6 --out run"));
+    let before = tree(&runs.at("run"));
+    let output = runs.run(&format!("{FULL} --steps 4 --out run"));
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(9), "{text}");
+    assert!(text.lines().any(|l| l.split_whitespace().eq(["steps", "6", "trained", "4"])), "{text}");
+    assert_eq!(tree(&runs.at("run")), before, "nothing was touched");
+}
+
+#[test]
+fn more_steps_need_no_other_setting() {
+    let runs = Runs::new();
+    let words = FULL.replace("--warmup 2 ", "");
+    runs.succeed(&format!("{words} --steps 10 --out run"));
+    let text = runs.succeed(&format!("{words} --steps 20 --out run"));
+    assert!(text.contains("continuing from run/checkpoint-10 (step 10)"), "{text}");
+    let output = runs.run(&format!("{words} --steps 30 --warmup 1 --out run"));
+    assert!(stderr(&output).contains("warmup"), "a warm-up that was asked for is a setting: {}", stderr(&output));
+}
+
+#[test]
+fn the_written_settings_continue_the_run_that_overwrote_another() {
+    let runs = Runs::new();
+    runs.succeed(&format!("{FULL} --steps 2 --out run"));
+    runs.succeed(&format!("{FULL} --steps 4 --out run --overwrite"));
+    unfinish(&runs, "run");
+    let text = runs.succeed("--config run/ltrain.toml");
+    assert!(text.contains("run/checkpoint-4 (step 4)"), "{text}");
+}

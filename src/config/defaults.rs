@@ -4,6 +4,7 @@ use crate::optim::AdamWConfig;
 use crate::units::{format_count, format_length};
 
 use super::ModelInfo;
+use super::text::Warmup;
 
 /// `--model`.
 pub const MODEL: &str = "builtin:tiny";
@@ -43,6 +44,10 @@ pub const MIN_LR_RATIO: f64 = 0.1;
 pub const WARMUP: u64 = 20;
 /// The default warm-up is at most one step in this many.
 pub const WARMUP_PART: u64 = 5;
+/// `--warmup` of a run of so many steps.
+pub fn warmup(steps: u64) -> Warmup {
+    Warmup::Steps(WARMUP.min(steps / WARMUP_PART))
+}
 /// `--steps`, for large and small models.
 pub const STEPS: [u64; 2] = [200, 600];
 /// `--steps` of the built-in model.

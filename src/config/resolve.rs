@@ -11,7 +11,7 @@ use crate::units::format_length;
 
 use super::choices::{Attention, Export, NanPolicy, Preset, Progress, Task};
 use super::run::{DataSettings, EvalSettings, ModelSettings, OptimSettings, OutputSettings, PositionSettings, TrainSettings};
-use super::text::{List, ModelSource, Resume, Source, Warmup};
+use super::text::{List, ModelSource, Resume, Source};
 use super::{ConfigError, ModelInfo, Problem, RunConfig, Settings, defaults};
 
 /// Names in the registry of methods that settings of their own belong to.
@@ -280,7 +280,7 @@ impl Resolver<'_> {
         let shape = s.schedule.unwrap_or(if self.model.is_small() { Shape::Cosine } else { Shape::Constant });
         self.only_with(s.min_lr_ratio.is_some() && shape == Shape::Constant, "min_lr_ratio", "--schedule linear or cosine");
         let min_lr_ratio = s.min_lr_ratio.unwrap_or(defaults::MIN_LR_RATIO);
-        let warmup = s.warmup.unwrap_or(Warmup::Steps(defaults::WARMUP.min(train.steps / defaults::WARMUP_PART)));
+        let warmup = s.warmup.unwrap_or_else(|| defaults::warmup(train.steps));
         let adamw = AdamWConfig::default();
         let (beta1, beta2) = match s.betas.as_ref().map(|l| l.0.as_slice()) {
             None => (adamw.beta1, adamw.beta2),

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{self, CheckpointError};
 use crate::config::text::Resume;
-use crate::config::{RunConfig, Settings};
+use crate::config::{RunConfig, Settings, defaults};
 use crate::error::{IoContext, Result};
 use crate::io::atomic::{is_leftover, remove_leftovers, write_bytes_atomically};
 use crate::units::format_bytes;
@@ -29,6 +29,21 @@ struct Identity {
     settings: Pairs,
     /// What it may change, but not without doing its last part again.
     results: Pairs,
+}
+
+impl Identity {
+    /// The settings that differ.
+    fn against(&self, now: &Self) -> Vec<(String, String, String)> {
+        let mut differences = differences(&self.settings, &now.settings);
+        // The usual warm-up follows the number of steps, which may change.
+        differences.retain(|(key, ..)| key != "warmup" || !(self.warms_up_as_usual() && now.warms_up_as_usual()));
+        differences
+    }
+
+    fn warms_up_as_usual(&self) -> bool {
+        let usual = value(&self.results, "steps").parse().map(|steps| defaults::warmup(steps).to_string());
+        usual.is_ok_and(|usual| value(&self.settings, "warmup") == usual)
+    }
 }
 
 /// What is at the place where a run wants to be.
@@ -106,12 +121,20 @@ impl Folder {
         let anew = config.output.overwrite || config.output.resume == Resume::Never;
         let (mut finished, mut stale): (_, &[&str]) = (false, &[]);
         if let (Content::Run { identity: then, reported }, false) = (Content::of(&path)?, anew) {
-            let differences = differences(&then.settings, &identity.settings);
-            if !differences.is_empty() {
-                return Err(CheckpointError::Mismatch { run: path, differences }.into());
-            }
+            continues(&path, &then, &identity)?;
+            reaches(&path, config.train.steps)?;
             stale = stale_after(&then.results, &identity.results);
             finished = reported && stale.is_empty();
+        }
+        if let Resume::From(named) = &config.output.resume {
+            // A checkpoint by itself, away from its run, says nothing of its settings.
+            for run in [Some(named.as_path()), named.parent()].into_iter().flatten() {
+                if let Content::Run { identity: then, .. } = Content::of(run)? {
+                    continues(run, &then, &identity)?;
+                    break;
+                }
+            }
+            reaches(named, config.train.steps)?;
         }
         Ok(Self { path, finished, identity, anew, stale, _lock: lock })
     }
@@ -138,12 +161,34 @@ impl Folder {
             remove(&self.path.join(name))?;
         }
         let out = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
-        let settings = Settings { out: Some(out), ..config.settings() };
+        // The same run again is to continue it, whatever began it.
+        let settings = Settings { out: Some(out), overwrite: None, resume: None, ..config.settings() };
         let identity = serde_json::to_string_pretty(&self.identity).expect("run.json: plain structs serialise");
         write_bytes_atomically(&self.path.join(IDENTITY), format!("{identity}\n").as_bytes())?;
         write_bytes_atomically(&self.path.join("ltrain.toml"), format!("# {command}\n{}", settings.to_toml()).as_bytes())?;
         write_bytes_atomically(&self.path.join("command.txt"), format!("{command}\n").as_bytes())
     }
+}
+
+/// Refuses to continue a run under other settings.
+fn continues(run: &Path, then: &Identity, now: &Identity) -> Result<()> {
+    match then.against(now) {
+        none if none.is_empty() => Ok(()),
+        differences => Err(CheckpointError::Mismatch { run: run.to_path_buf(), differences }.into()),
+    }
+}
+
+/// Refuses fewer steps than were trained: the weights after them are gone.
+fn reaches(from: &Path, steps: u64) -> Result<()> {
+    let trained = match checkpoint::newest(from)? {
+        (Some(path), _) => checkpoint::step_of(&path)?,
+        (None, _) => 0,
+    };
+    if trained <= steps {
+        return Ok(());
+    }
+    let differences = vec![("steps".to_string(), format!("{trained} trained"), steps.to_string())];
+    Err(CheckpointError::Mismatch { run: from.to_path_buf(), differences }.into())
 }
 
 /// The folder of a run that was given none: the first that is free, or whose run this command continues.
@@ -154,7 +199,7 @@ fn choose(config: &RunConfig, now: &Identity) -> Result<PathBuf> {
             Content::Nothing => true,
             Content::Strange => false,
             Content::Run { identity, reported } => {
-                identity.settings == now.settings && (output.overwrite || !reported && output.resume != Resume::Never)
+                identity.against(now).is_empty() && (output.overwrite || !reported && output.resume != Resume::Never)
             }
         };
         if takes {
@@ -196,8 +241,11 @@ fn clear(path: &Path) -> Result<()> {
     remove(&path.join(IDENTITY))
 }
 
+fn value(of: &Pairs, key: &str) -> String {
+    of.iter().find(|(k, _)| k == key).map_or("-".to_string(), |(_, v)| v.clone())
+}
+
 fn differences(then: &Pairs, now: &Pairs) -> Vec<(String, String, String)> {
-    let value = |of: &Pairs, key: &str| of.iter().find(|(k, _)| k == key).map_or("-".to_string(), |(_, v)| v.clone());
     let mut keys: Vec<&String> = then.iter().chain(now).map(|(k, _)| k).collect();
     keys.sort();
     keys.dedup();

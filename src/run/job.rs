@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::Ending;
 use super::base::{Base, Found};
 use super::folder::Folder;
-use super::measure::{Measure, file_of, questions};
+use super::measure::{Measure, questions};
 use super::session::{Session, peak_memory};
 use super::text::{self, Rows, RunText};
 use super::ui::Ui;
@@ -18,7 +18,7 @@ use crate::config::RunConfig;
 use crate::config::choices::Export as Wanted;
 use crate::error::Result;
 use crate::eval::Subject;
-use crate::io::atomic::{Existing, write_bytes_atomically};
+use crate::io::atomic::Existing;
 use crate::io::{Export, write_model_dir};
 use crate::model::{ModelConfig, RopeConfig};
 use crate::positions::Natural;
@@ -160,7 +160,7 @@ impl Job<'_> {
                 subjects.push(base(Role::RopeOnly, &positions.target_rope, format!("base + {}", positions.target_rope)));
             }
             for subject in subjects {
-                let measured = measure.cached(self.path(), file_of(subject.role), &mut || self.base.load(), &subject)?;
+                let measured = measure.kept(self.path(), subject.role, || measure.run(&mut self.base.load()?, &subject))?;
                 let Some(record) = measured else { return Ok(None) };
                 evaluations.push(record);
             }
@@ -190,9 +190,9 @@ impl Job<'_> {
         measure: Option<&Measure>,
     ) -> Result<Option<(State, Option<EvalRecord>)>> {
         let positions = &self.config.positions;
-        let (role, name, title) = match control {
-            None => (Role::After, format!("after {}", positions.method), "train"),
-            Some(_) => (Role::Control, "after contiguous (control)".to_string(), "train the control"),
+        let (role, name, title, rope) = match control {
+            None => (Role::After, format!("after {}", positions.method), "train", positions.training_rope()),
+            Some(_) => (Role::Control, "after contiguous (control)".to_string(), "train the control", &positions.target_rope),
         };
         let main = control.is_none();
         let extended = self.extended();
@@ -200,32 +200,22 @@ impl Job<'_> {
             config: self.config,
             base: self.base,
             extended: &extended,
+            rope,
             rows,
             folder: control.as_deref().unwrap_or(self.path()),
             title,
             ui: self.ui,
             stop: self.stop,
         };
-        let mut validate = |state: &State| measure.map_or(Ok(None), |m| m.validation_loss(&state.model));
+        let mut validate =
+            |state: &mut State| measure.map_or(Ok(None), |m| m.validation_loss(&mut state.model, &positions.target_rope));
         let (mut state, outcome) = session.run(self.kernels, main, &mut validate)?;
         if outcome == Outcome::Stopped || self.stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
         let Some(measure) = measure else { return Ok(Some((state, None))) };
         let subject = Subject { name, role, rope: positions.target_rope.clone() };
-        let path = self.path().join("eval").join(file_of(role));
-        let cached = path.exists();
-        let record = match cached {
-            true => measure.cached(self.path(), file_of(role), &mut || self.base.load(), &subject)?,
-            false => {
-                let record = measure.run(&mut state.model, &subject)?;
-                if let Some(record) = &record {
-                    let text = serde_json::to_string_pretty(record).expect("job: records serialise");
-                    write_bytes_atomically(&path, text.as_bytes())?;
-                }
-                record
-            }
-        };
+        let record = measure.kept(self.path(), role, || measure.run(&mut state.model, &subject))?;
         Ok(record.map(|record| (state, Some(record))))
     }
 

@@ -12,7 +12,7 @@ use crate::data::Encode;
 use crate::error::{IoContext, Result};
 use crate::eval::{EvalPlan, EvalProgress, Evaluation, Facts, Passkey, PasskeyPlan, Questions, Subject};
 use crate::io::atomic::write_bytes_atomically;
-use crate::model::Llama;
+use crate::model::{Llama, RopeConfig};
 use crate::report::record::{EvalRecord, Role};
 use crate::units::{format_count, format_length};
 
@@ -66,22 +66,21 @@ impl<'a> Measure<'a> {
         Some(Self { kernels, plan, docs, stop, ui })
     }
 
-    /// Measures one subject, or reads what was measured before. `None` when stopped.
-    pub fn cached(
+    /// What was measured before, or measures it now and keeps it. `None` when stopped.
+    pub fn kept(
         &self,
         run: &Path,
-        file: &str,
-        model: &mut dyn FnMut() -> Result<Llama>,
-        subject: &Subject,
+        role: Role,
+        measure: impl FnOnce() -> Result<Option<EvalRecord>>,
     ) -> Result<Option<EvalRecord>> {
-        let path = run.join("eval").join(file);
+        let path = run.join("eval").join(file_of(role));
         if path.exists() {
             let text = std::fs::read_to_string(&path).context("read", &path)?;
             if let Ok(record) = serde_json::from_str(&text) {
                 return Ok(Some(record));
             }
         }
-        let Some(record) = self.run(&mut model()?, subject)? else { return Ok(None) };
+        let Some(record) = measure()? else { return Ok(None) };
         let text = serde_json::to_string_pretty(&record).expect("measure: records serialise");
         write_bytes_atomically(&path, text.as_bytes())?;
         Ok(Some(record))
@@ -108,19 +107,20 @@ impl<'a> Measure<'a> {
         Evaluation { kernels: self.kernels, plan: &self.plan, docs: &self.docs, stop: self.stop }.run(model, subject, &mut hear)
     }
 
-    /// Mean loss at the longest length that the text holds, for validation while training.
-    pub fn validation_loss(&self, model: &Llama) -> Result<Option<f64>> {
+    /// Mean loss under `rope` at the longest length that the text holds, for validation while training.
+    pub fn validation_loss(&self, model: &mut Llama, rope: &RopeConfig) -> Result<Option<f64>> {
         let longest = self.docs.iter().map(|d| d.len()).max().unwrap_or(0);
         let Some(&length) = self.plan.lengths.iter().filter(|&&l| l <= longest).max() else { return Ok(None) };
         let plan = EvalPlan { lengths: vec![length], passkey: None, ..self.plan.clone() };
         let evaluation = Evaluation { kernels: self.kernels, plan: &plan, docs: &self.docs, stop: self.stop };
-        let record = evaluation.measure(model, &mut |_| {})?;
+        let subject = Subject { name: String::new(), role: Role::Other, rope: rope.clone() };
+        let record = evaluation.run(model, &subject, &mut |_| {})?;
         Ok(record.and_then(|r| r.perplexity.first().map(|s| s.nll)))
     }
 }
 
 /// File of a measurement in `eval/`.
-pub fn file_of(role: Role) -> &'static str {
+fn file_of(role: Role) -> &'static str {
     match role {
         Role::Before => "before.json",
         Role::RopeOnly => "rope_only.json",

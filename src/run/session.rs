@@ -15,7 +15,7 @@ use crate::config::choices::NanPolicy;
 use crate::config::text::Resume;
 use crate::data::Prefetch;
 use crate::error::{Error, IoContext, Result};
-use crate::model::{LoraConfig, ModelConfig};
+use crate::model::{LoraConfig, ModelConfig, RopeConfig};
 use crate::optim::AdamW;
 use crate::report::log::{StepLine, TrainerLog};
 use crate::report::record::{StepRecord, ValidationRecord};
@@ -33,6 +33,8 @@ pub struct Session<'a> {
     pub base: &'a Base,
     /// Configuration of the extended model, for checkpoints.
     pub extended: &'a ModelConfig,
+    /// The rotation that this training's positions want.
+    pub rope: &'a RopeConfig,
     /// Training rows with this training's positions.
     pub rows: Rows,
     /// Folder of logs and checkpoints.
@@ -46,7 +48,7 @@ pub struct Session<'a> {
 }
 
 /// A validation loss of the current state, when evaluation during training was asked for.
-pub type Validate<'a> = dyn FnMut(&State) -> Result<Option<f64>> + 'a;
+pub type Validate<'a> = dyn FnMut(&mut State) -> Result<Option<f64>> + 'a;
 
 /// Everything that is told about steps.
 struct Logs {
@@ -127,25 +129,28 @@ impl Session<'_> {
         let train = &self.config.train;
         let lora = train.lora.clone().unwrap_or(LoraConfig { rank: 1, alpha: 1.0, rslora: false, targets: Vec::new() });
         train::prepare(&mut model, train.mode, &lora, train.seed)?;
-        model.config.rope = self.config.positions.training_rope().clone();
+        model.config.rope = self.rope.clone();
         let optimizer = AdamW::new(self.config.optim.adamw, &model.params);
         Ok(State { model, optimizer, step: 0, skipped: 0 })
     }
 
-    /// The checkpoint to continue from, if there is one.
+    /// The checkpoint to continue from, if there is one: this training's newest, else, for the run's own training, the one
+    /// that was named.
     fn found(&self, main: bool) -> Result<Option<PathBuf>> {
-        let (from, named) = match &self.config.output.resume {
-            Resume::Never => return Ok(None),
-            Resume::From(path) if main => (path.as_path(), true),
-            Resume::Auto | Resume::From(_) => (self.folder, false),
-        };
-        let (newest, rejected) = checkpoint::newest(from)?;
+        let resume = &self.config.output.resume;
+        if *resume == Resume::Never {
+            return Ok(None);
+        }
+        let (own, rejected) = checkpoint::newest(self.folder)?;
         for remark in &rejected {
             self.ui.say(&format!("ignored an incomplete checkpoint: {remark}"));
         }
-        match newest {
-            None if named => Err(CheckpointError::Missing { path: from.to_path_buf(), rejected }.into()),
-            newest => Ok(newest),
+        match (own, resume) {
+            (None, Resume::From(path)) if main => match checkpoint::newest(path)? {
+                (None, rejected) => Err(CheckpointError::Missing { path: path.clone(), rejected }.into()),
+                (named, _) => Ok(named),
+            },
+            (own, _) => Ok(own),
         }
     }
 
@@ -160,9 +165,6 @@ impl Session<'_> {
         }
         let config = self.config;
         let (steps, accum, micro) = (config.train.steps, config.train.accum as u64, config.train.micro_batch);
-        if state.step > steps {
-            self.ui.say(&format!("it has more steps than --steps {steps}: nothing is trained, its weights are used"));
-        }
         if state.step >= steps {
             return Ok((state, Outcome::Finished));
         }
@@ -200,7 +202,7 @@ impl Session<'_> {
         };
         let bar = self.ui.bar(self.title, steps);
         let first = state.step;
-        let mut after_step = |report: &StepReport, state: &State| -> Result<()> {
+        let mut after_step = |report: &StepReport, state: &mut State| -> Result<()> {
             logs.step(report, self.ui, &bar)?;
             if report.step.is_multiple_of(config.output.save_every) && report.step < steps {
                 self.save(state, logs.seconds)?;

@@ -123,7 +123,7 @@ pub struct State {
 }
 
 /// Called after every step with the state, so that it can be logged, evaluated or saved.
-pub type AfterStep<'a> = dyn FnMut(&StepReport, &State) -> Result<()> + 'a;
+pub type AfterStep<'a> = dyn FnMut(&StepReport, &mut State) -> Result<()> + 'a;
 
 /// Trains from `state.step` to `config.steps`. `next` yields the micro-batches of the run in order, starting at micro-batch
 /// `state.step · accum`; `stop` is looked at before every micro-batch.
