@@ -393,3 +393,23 @@ fn the_written_settings_continue_the_run_that_overwrote_another() {
     let text = runs.succeed("--config run/ltrain.toml");
     assert!(text.contains("run/checkpoint-4 (step 4)"), "{text}");
 }
+
+#[test]
+fn e2_llm_is_validated_and_controlled_under_the_extended_rotation() {
+    let runs = Runs::new();
+    let small = "--data synthetic:facts-64 --seq-len 64 --target 512 --micro-batch 2 --accum 1 --steps 1 --lr 1e-12 --eval ppl --eval-at 512";
+    runs.succeed(&format!("{small} --method e2-llm --eval-every 1 --control --out e2"));
+    runs.succeed(&format!("{small} --positions natural --rope linear --no-control --out natural"));
+    let last = |file: &str, key: &str| -> f64 {
+        let text = fs::read_to_string(runs.at(file)).unwrap();
+        let lines = text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+        lines.filter_map(|l| l[key].as_f64()).next_back().unwrap_or_else(|| panic!("{file} has no {key}:\n{text}"))
+    };
+    // The rate is too small to change a weight.
+    let text = fs::read_to_string(runs.at("e2/eval/rope_only.json")).unwrap();
+    let under_target: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let nll = under_target["perplexity"][0]["nll"].as_f64().unwrap();
+    assert!((last("e2/trainer_log.jsonl", "eval_loss") - nll).abs() < 1e-6, "{nll} {text}");
+    assert_eq!(last("e2/control/trainer_log.jsonl", "loss"), last("natural/trainer_log.jsonl", "loss"));
+    assert_ne!(last("e2/trainer_log.jsonl", "loss"), last("natural/trainer_log.jsonl", "loss"));
+}
