@@ -89,7 +89,10 @@ pub fn shown(option: &str) -> Option<String> {
         "cache" => text("$LTRAIN_CACHE, or ltrain in the user's cache folder"),
         "val" => format!("{}%", VAL_SHARE * 100.0),
         "target" => format!("{EXTENSION} x the model's context; {MODEL} {BUILTIN_EXTENSION} x; with --init the context"),
-        "seq_len" => format!("the model's context, at most {}; full-length: the target", format_length(MAX_SEQ_LEN)),
+        "seq_len" => format!(
+            "the model's context, at most {}, or a synthetic document; full-length: the target",
+            format_length(MAX_SEQ_LEN)
+        ),
         "method" => text("pose where rows are shorter than the target, else full-length"),
         "positions" => text("as --method says"),
         "attention" => text("full"),

@@ -79,10 +79,7 @@ pub fn open(config: &RunConfig, tokenizer: &TextTokenizer, progress: &dyn Fn(Pro
     let method = config.positions.plan().map_err(|e| ConfigError::Problems(vec![Problem::from_error(&e)]))?;
     let longest = config.eval.at.iter().copied().max().unwrap_or(config.positions.target);
     let (seed, attention, seq_len) = (config.train.seed, config.positions.attend, config.data.seq_len);
-    let synthetic = config.data.train.iter().find_map(|s| match s {
-        Source::Synthetic(stage) => Some(*stage),
-        Source::Path(_) => None,
-    });
+    let synthetic = config.data.train.iter().find_map(Source::stage);
     let given = match &config.data.eval {
         Some(path) => Some(vec![eval_file(path, tokenizer)?]),
         None => None,
