@@ -277,6 +277,16 @@ fn rows_are_never_longer_than_a_synthetic_document() {
 }
 
 #[test]
+fn synthetic_text_stands_alone() {
+    for data in
+        ["[\"synthetic:facts-64\", \"/a\"]", "[\"/a\", \"synthetic:repeat\"]", "[\"synthetic:repeat\", \"synthetic:facts-64\"]"]
+    {
+        let text = shown(resolve(&tiny(), &[&format!("data={data}")]).unwrap_err());
+        assert!(text.contains("data: expected files, or one synthetic:STAGE alone, got 2 sources"), "{text}");
+    }
+}
+
+#[test]
 fn a_setting_without_effect_is_refused() {
     let pairs: &[(&[&str], &str)] = &[
         (&["positions=natural", "pose_chunks=2"], "pose_chunks"),

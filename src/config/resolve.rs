@@ -208,6 +208,10 @@ impl Resolver<'_> {
             );
         }
         let synthetic = train.iter().any(|source| source.stage().is_some());
+        if synthetic && train.len() > 1 {
+            let what = format!("expected files, or one synthetic:STAGE alone, got {} sources", train.len());
+            self.problem("data", what, "train on one after the other: the second run with --model RUN/merged");
+        }
         if synthetic && !self.builtin() && s.tokenizer.is_none() {
             let what = format!("synthetic text is made of the words of {}", defaults::MODEL);
             self.problem("data", what, "train on files, or give a --tokenizer that knows these words");
