@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use crate::config::choices::Task;
 use crate::config::text::{Length, List, ModelSource};
 use crate::config::{Settings, defaults, file};
+use crate::data::Columns;
 use crate::error::Result;
 use crate::io::Storage;
 use crate::model::rope::RopeKind;
@@ -113,6 +114,9 @@ pub struct EvalArgs {
     /// Text to measure perplexity on; needed for other models than the built-in
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
+    /// Field of a .jsonl row that holds the text
+    #[arg(long, value_name = "text=FIELD", default_value_t = Columns::default())]
+    pub columns: Columns,
     /// Tokens by which the window moves, for sliding-window perplexity [default: the length, so that windows do not overlap]
     #[arg(long, value_name = "LEN")]
     pub stride: Option<Length>,

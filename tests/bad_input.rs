@@ -222,6 +222,16 @@ fn unusable_text_is_located() {
     fs::create_dir(runs.at("empty")).unwrap();
     refused(&runs, &GOOD.replace("text.txt", "empty"), "E320");
     refused(&runs, &GOOD.replace("text.txt", "absent.txt"), "E305");
+    for (name, bytes, code) in [
+        ("empty.txt", "", "E325"),
+        ("blank.txt", " \n\t\n", "E325"),
+        ("blank.jsonl", "{\"text\": \"\"}\n", "E325"),
+        ("other.jsonl", "{\"content\": \"w3\"}\n", "E323"),
+    ] {
+        fs::write(runs.at(name), bytes).unwrap();
+        refused(&runs, &GOOD.replace("--val none", &format!("--eval-data {name}")), code);
+        assert_refused(&runs.run(&format!("eval model --at 16 --tasks ppl --data {name}")), code, name);
+    }
     refused(&runs, &GOOD.replace("--val none", "--eval-data absent.txt"), "E305");
     refused(&runs, &GOOD.replace("--val none", "--eval-data empty"), "E305");
 }

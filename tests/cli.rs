@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use ltrain::config::{defaults, file};
+use ltrain::data::synthetic::{Stage, vocabulary};
 
 fn ltrain(dir: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ltrain"));
@@ -120,6 +121,36 @@ fn doctor_says_what_it_found() {
     let json: serde_json::Value = serde_json::from_slice(&here(&["doctor", "--json"]).stdout).unwrap();
     assert!(json["cpu"]["threads"].as_u64().unwrap() >= 1 && json["gpu_unused"].is_string());
     assert!(stdout(&here(&["doctor", "--architectures"])).contains("Qwen3ForCausalLM"));
+}
+
+/// `ltrain eval builtin:tiny` with these words; its records.
+fn measured(dir: &Path, words: &str) -> serde_json::Value {
+    let mut args = vec!["eval", "builtin:tiny", "--tasks", "ppl", "--json", "out.json"];
+    args.extend(words.split_whitespace());
+    let output = ltrain(dir, &args);
+    assert!(output.status.success(), "{words}: {}", stderr(&output));
+    serde_json::from_slice(&std::fs::read(dir.join("out.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn rows_of_a_jsonl_file_are_texts_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let stage: Stage = "synthetic:facts-64".parse().unwrap();
+    // The tokenizer writes the first token itself.
+    let texts = [0, 1].map(|i| vocabulary::text(&stage.document(1, i).unwrap().tokens[1..]));
+    let rows = texts.clone().map(|text| serde_json::json!({"text": "x", "body": text}).to_string());
+    std::fs::write(dir.path().join("rows.jsonl"), rows.join("\n")).unwrap();
+    let loss = |words: &str| {
+        let score = &measured(dir.path(), words)[0]["perplexity"][0];
+        (score["nll"].as_f64().unwrap(), score["windows"].as_u64().unwrap())
+    };
+    let alone = texts.map(|text| {
+        std::fs::write(dir.path().join("one.txt"), text).unwrap();
+        loss("--data one.txt --at 64")
+    });
+    let (both, windows) = loss("--data rows.jsonl --columns text=body --at 64");
+    assert_eq!((windows, alone[0].1, alone[1].1), (2, 1, 1));
+    assert!((both - (alone[0].0 + alone[1].0) / 2.0).abs() < 1e-5, "{both}, apart {alone:?}");
 }
 
 #[test]

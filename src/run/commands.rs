@@ -67,7 +67,7 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
     let List(tasks) = &args.tasks;
     let docs = match (&args.data, tasks.contains(&Task::Ppl)) {
         (_, false) => Vec::new(),
-        (Some(path), true) => vec![text::eval_file(path, &base.tokenizer)?],
+        (Some(path), true) => text::eval_file(path, &args.columns, &base.tokenizer)?,
         (None, true) if base.tokenizer.hash().to_hex().to_string() == crate::data::synthetic::tokenizer_identity() => {
             text::synthetic_eval(longest)?
         }
@@ -107,7 +107,7 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
                 bar.say(
                     ui,
                     &format!(
-                        "skipped perplexity at {}: the text has {} tokens",
+                        "skipped perplexity at {}: the longest text has {} tokens",
                         format_length(length),
                         format_count(longest as u64)
                     ),
