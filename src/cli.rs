@@ -102,7 +102,7 @@ pub struct EvalArgs {
     /// Adapter to put on it
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
-    /// Lengths to evaluate at [default: a quarter, half and all of the model's context]
+    /// Lengths to evaluate at [default: a quarter, half and all of the model's context; with --against also all of BASE's]
     #[arg(long, value_name = "LEN,…")]
     pub at: Option<List<Length>>,
     /// Rotations to compare, each extended to the longest length [default: the model's own]

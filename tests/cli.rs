@@ -154,6 +154,30 @@ fn rows_of_a_jsonl_file_are_texts_of_their_own() {
 }
 
 #[test]
+fn short_context_is_the_compared_models() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/tiny").join(file), dir.path().join(file)).unwrap();
+    }
+    let config = dir.path().join("config.json");
+    let mut longer: serde_json::Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    longer["max_position_embeddings"] = 2048.into();
+    longer["rope_scaling"] = serde_json::json!({"rope_type": "linear", "factor": 2.0});
+    std::fs::write(&config, longer.to_string()).unwrap();
+    let output = ltrain(dir.path(), &["eval", ".", "--against", "builtin:tiny", "--tasks", "ppl", "--json", "out.json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let records: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.path().join("out.json")).unwrap()).unwrap();
+    let at = |record: usize| {
+        let scores = records[record]["perplexity"].as_array().unwrap();
+        let lengths: Vec<_> = scores.iter().map(|s| s["length"].as_u64().unwrap()).collect();
+        assert_eq!(lengths, [256, 512, 1024, 2048], "the base's context is among the lengths");
+        scores[0]["ppl"].as_f64().unwrap()
+    };
+    let change = ltrain::report::text::change(at(1) / at(0));
+    assert!(stdout(&output).contains(&change), "{change} is missing in:\n{}", stdout(&output));
+}
+
+#[test]
 fn a_closed_pipe_ends_quietly() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_ltrain"))
         .args(["completions", "zsh"])

@@ -1,5 +1,6 @@
 //! `ltrain eval`, `generate` and `merge`.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use super::Ending;
@@ -59,9 +60,15 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
     let stop = stop_flag();
     let (base, mut model) = open(&args.model, args.adapter.as_deref())?;
     let context = model.config.context;
+    let mut other = match &args.against {
+        Some(source) => Some((source, open(source, None)?.1)),
+        None => None,
+    };
+    // What counts as short is up to the model that was extended.
+    let short = other.as_ref().map_or(context, |(_, other)| other.config.context);
     let lengths: Vec<usize> = match &args.at {
         Some(List(lengths)) => lengths.iter().map(|l| l.0).collect(),
-        None => vec![context / 4, context / 2, context],
+        None => BTreeSet::from([short, context / 4, context / 2, context]).into_iter().collect(),
     };
     let longest = lengths.iter().copied().max().unwrap_or(context);
     let List(tasks) = &args.tasks;
@@ -122,10 +129,9 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
         records.extend(record);
         Ok(done)
     };
-    if let Some(against) = &args.against {
-        let (_, mut other) = open(against, None)?;
+    if let Some((against, other)) = &mut other {
         let rope = other.config.rope.clone();
-        if !measure(&mut other, &Subject { name: name(against), role: Role::Before, rope })? {
+        if !measure(other, &Subject { name: name(against), role: Role::Before, rope })? {
             return Ok(Ending::Stopped);
         }
     }
@@ -134,7 +140,7 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
             return Ok(Ending::Stopped);
         }
     }
-    print(&format!("{}\n", Comparison::new(&records, context).terminal(colour())))?;
+    print(&format!("{}\n", Comparison::new(&records, short).terminal(colour())))?;
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&records).expect("eval: records serialise");
         write_bytes_atomically(path, (text + "\n").as_bytes())?;
