@@ -120,6 +120,9 @@ pub struct EvalArgs {
     /// Tokens by which the window moves, for sliding-window perplexity [default: the length, so that windows do not overlap]
     #[arg(long, value_name = "LEN")]
     pub stride: Option<Length>,
+    /// Windows per length, fewer where the text does not hold them; 1 is the text's beginning alone
+    #[arg(long, value_name = "N", default_value_t = defaults::WINDOWS, value_parser = count(u32::MAX as usize))]
+    pub windows: usize,
     /// Prompts per length of the passkey task
     #[arg(long, value_name = "N", default_value_t = defaults::PASSKEY_SAMPLES)]
     pub passkey_samples: usize,
@@ -201,6 +204,14 @@ pub enum ConfigCommand {
     Dump(Box<TrainArgs>),
     /// Check the settings and say nothing if they are good
     Check(Box<TrainArgs>),
+}
+
+/// From 1 to `most`.
+fn count(most: usize) -> impl Fn(&str) -> std::result::Result<usize, String> + Clone {
+    move |text| {
+        let value = text.parse().ok().filter(|n| (1..=most).contains(n));
+        value.ok_or_else(|| format!("expected a whole number from 1 to {most}"))
+    }
 }
 
 fn from_zero(text: &str) -> std::result::Result<f64, String> {

@@ -151,6 +151,7 @@ fn rows_of_a_jsonl_file_are_texts_of_their_own() {
     let (both, windows) = loss("--data rows.jsonl --columns text=body --at 64");
     assert_eq!((windows, alone[0].1, alone[1].1), (2, 1, 1));
     assert!((both - (alone[0].0 + alone[1].0) / 2.0).abs() < 1e-5, "{both}, apart {alone:?}");
+    assert_eq!(loss("--data rows.jsonl --columns text=body --at 64 --windows 1"), alone[0]);
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub const SEED: u64 = 42;
 pub const EVAL_PARTS: [usize; 3] = [4, 2, 1];
 /// `--passkey-samples`.
 pub const PASSKEY_SAMPLES: usize = 10;
+/// Windows per length of a perplexity.
+pub const WINDOWS: usize = 3;
 /// `--save-every`.
 pub const SAVE_EVERY: u64 = 100;
 /// `--keep`.

@@ -90,7 +90,7 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
         seed: args.seed,
         ..PasskeyPlan::new(questions.as_ref(), lengths.clone())
     });
-    let plan = EvalPlan { lengths, windows: 3, stride: args.stride.map(|s| s.0), passkey };
+    let plan = EvalPlan { lengths, windows: args.windows, stride: args.stride.map(|s| s.0), passkey };
     let ui = Ui::new(Progress::Auto);
     let evaluation = Evaluation { kernels: &Cpu, plan: &plan, docs: &docs, stop: &stop };
     let mut records: Vec<EvalRecord> = Vec::new();
