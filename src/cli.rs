@@ -1,12 +1,13 @@
 //! The command line: what can be typed, and its help.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::choices::Task;
-use crate::config::text::{Length, List, ModelSource};
+use crate::config::text::{Item, Length, List, ModelSource};
 use crate::config::{Settings, defaults, file};
 use crate::data::Columns;
 use crate::error::Result;
@@ -103,13 +104,13 @@ pub struct EvalArgs {
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
     /// Lengths to evaluate at [default: a quarter, half and all of the model's context; with --against also all of BASE's]
-    #[arg(long, value_name = "LEN,…")]
+    #[arg(long, value_name = "LEN,…", value_parser = some::<Length>)]
     pub at: Option<List<Length>>,
     /// Rotations to compare, each extended to the longest length [default: the model's own]
-    #[arg(long, value_name = "KIND,…")]
+    #[arg(long, value_name = "KIND,…", value_parser = some::<RopeKind>)]
     pub rope: Option<List<RopeKind>>,
     /// What to measure
-    #[arg(long, value_name = "TASK,…", default_value = "ppl,passkey")]
+    #[arg(long, value_name = "TASK,…", default_value = "ppl,passkey", value_parser = some::<Task>)]
     pub tasks: List<Task>,
     /// Text to measure perplexity on; needed for other models than the built-in
     #[arg(long, value_name = "FILE")]
@@ -124,7 +125,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = defaults::WINDOWS, value_parser = count(u32::MAX as usize))]
     pub windows: usize,
     /// Prompts per length of the passkey task
-    #[arg(long, value_name = "N", default_value_t = defaults::PASSKEY_SAMPLES)]
+    #[arg(long, value_name = "N", default_value_t = defaults::PASSKEY_SAMPLES, value_parser = count(file::MOST_SAMPLES))]
     pub passkey_samples: usize,
     /// Model to compare with
     #[arg(long, value_name = "BASE")]
@@ -136,7 +137,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = defaults::SEED)]
     pub seed: u64,
     /// CPU threads [default: the CPU's cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count(file::MOST_THREADS))]
     pub threads: Option<usize>,
 }
 
@@ -165,7 +166,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "N", default_value_t = defaults::SEED)]
     pub seed: u64,
     /// CPU threads [default: the CPU's cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count(file::MOST_THREADS))]
     pub threads: Option<usize>,
 }
 
@@ -212,6 +213,12 @@ fn count(most: usize) -> impl Fn(&str) -> std::result::Result<usize, String> + C
         let value = text.parse().ok().filter(|n| (1..=most).contains(n));
         value.ok_or_else(|| format!("expected a whole number from 1 to {most}"))
     }
+}
+
+/// A list that holds something.
+fn some<T: Item<Err: Display>>(text: &str) -> std::result::Result<List<T>, String> {
+    let list: List<T> = text.parse()?;
+    if list.0.is_empty() { Err("expected at least one, separated by commas".to_owned()) } else { Ok(list) }
 }
 
 fn from_zero(text: &str) -> std::result::Result<f64, String> {

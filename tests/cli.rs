@@ -58,6 +58,29 @@ fn an_unknown_option_names_the_one_that_was_meant() {
 }
 
 #[test]
+fn every_command_refuses_numbers_that_make_no_sense() {
+    let generate = "generate builtin:tiny -p x";
+    let eval = "eval builtin:tiny";
+    for (command, option) in [
+        (generate, "--threads 0"),
+        (generate, "--threads 200000"),
+        (eval, "--threads 0"),
+        (eval, "--threads 200000"),
+        (eval, "--windows 0"),
+        (eval, "--passkey-samples 0"),
+        (eval, "--passkey-samples 18446744073709551615"),
+        (eval, "--tasks none"),
+        (eval, "--at none"),
+        (eval, "--rope none"),
+    ] {
+        let args: Vec<_> = command.split(' ').chain(option.split(' ')).collect();
+        let output = here(&args);
+        assert_eq!(output.status.code(), Some(2), "{command} {option}: {}", stderr(&output));
+        assert!(stderr(&output).contains("expected "), "{command} {option}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn an_explicit_gpu_never_falls_back_to_the_cpu() {
     let output = here(&["--gpus", "1"]);
     let text = stderr(&output);
