@@ -103,6 +103,9 @@ pub struct EvalArgs {
     /// Adapter to put on it
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// Folder with tokenizer.json [default: the model's]
+    #[arg(long, value_name = "DIR")]
+    pub tokenizer: Option<PathBuf>,
     /// Lengths to evaluate at [default: a quarter, half and all of the model's context; with --against also all of BASE's]
     #[arg(long, value_name = "LEN,…", value_parser = some::<Length>)]
     pub at: Option<List<Length>>,
@@ -150,6 +153,9 @@ pub struct GenerateArgs {
     /// Adapter to put on it
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// Folder with tokenizer.json [default: the model's]
+    #[arg(long, value_name = "DIR")]
+    pub tokenizer: Option<PathBuf>,
     /// Text to continue
     #[arg(short, long, value_name = "TEXT")]
     pub prompt: String,

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::path::Path;
 
 use super::Ending;
-use super::base::{Base, adapt};
+use super::base::{Base, adapt, load, open_dir};
 use super::job::{colour, stop_flag};
 use super::measure::questions;
 use super::text;
@@ -19,7 +20,7 @@ use crate::eval::{EvalPlan, EvalProgress, Evaluation, PasskeyPlan, Subject};
 use crate::generate::{Sampler, TextStream, generate as continue_text};
 use crate::io::atomic::{Existing, write_bytes_atomically};
 use crate::io::tokenizer::SpecialTokens;
-use crate::io::{Export, write_model_dir};
+use crate::io::{Export, ModelDir, write_model_dir};
 use crate::model::rope::RopeKind;
 use crate::model::{Llama, ModelConfig, RopeConfig};
 use crate::report::record::{EvalRecord, Role};
@@ -34,9 +35,8 @@ pub fn print(text: &str) -> Result<()> {
 }
 
 /// A model with its adapter on.
-fn open(source: &ModelSource, adapter: Option<&std::path::Path>) -> Result<(Base, Llama)> {
-    let base = Base::open(source)?;
-    let mut model = base.load()?;
+fn adapted(dir: &ModelDir, adapter: Option<&Path>) -> Result<Llama> {
+    let mut model = load(dir)?;
     if let Some(dir) = adapter {
         adapt(&mut model, dir)?;
         // The adapter was trained under this rotation; without it the result is noise.
@@ -46,7 +46,7 @@ fn open(source: &ModelSource, adapter: Option<&std::path::Path>) -> Result<(Base
             (model.config.rope, model.config.context) = (config.rope, config.context);
         }
     }
-    Ok((base, model))
+    Ok(model)
 }
 
 /// The rotation of `kind` that reaches `longest` from the model's own.
@@ -58,10 +58,11 @@ fn rotation(config: &ModelConfig, kind: RopeKind, longest: usize) -> Result<Rope
 /// `ltrain eval`.
 pub fn eval(args: &EvalArgs) -> Result<Ending> {
     let stop = stop_flag();
-    let (base, mut model) = open(&args.model, args.adapter.as_deref())?;
+    let base = Base::open(&args.model, args.tokenizer.as_deref())?;
+    let mut model = adapted(&base.dir, args.adapter.as_deref())?;
     let context = model.config.context;
     let mut other = match &args.against {
-        Some(source) => Some((source, open(source, None)?.1)),
+        Some(source) => Some((source, load(&open_dir(source)?)?)),
         None => None,
     };
     // What counts as short is up to the model that was extended.
@@ -151,7 +152,8 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
 /// `ltrain generate`.
 pub fn generate(args: &GenerateArgs) -> Result<Ending> {
     let stop = stop_flag();
-    let (base, model) = open(&args.model, args.adapter.as_deref())?;
+    let base = Base::open(&args.model, args.tokenizer.as_deref())?;
+    let model = adapted(&base.dir, args.adapter.as_deref())?;
     let mut prompt: Vec<u32> = base.tokenizer.bos().into_iter().collect();
     prompt.extend(base.tokenizer.encode(&args.prompt)?);
     let sampler = Sampler { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
@@ -175,10 +177,11 @@ pub fn generate(args: &GenerateArgs) -> Result<Ending> {
 
 /// `ltrain merge`.
 pub fn merge(args: &MergeArgs) -> Result<Ending> {
-    let (base, model) = open(&args.model, Some(&args.adapter))?;
-    let storage = args.dtype.map_or_else(|| base.dir.storage(), Ok)?;
+    let base = open_dir(&args.model)?;
+    let model = adapted(&base, Some(&args.adapter))?;
+    let storage = args.dtype.map_or_else(|| base.storage(), Ok)?;
     let export = Export {
-        base: &base.dir,
+        base: &base,
         config: &model.config,
         storage,
         existing: Existing::Refuse,
