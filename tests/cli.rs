@@ -114,6 +114,9 @@ fn an_unknown_key_is_reported_with_its_line_and_a_suggestion() {
     for part in ["error[E307]", "ouput_dir: unknown key (run.toml:2)", "warmup_ratio: did you mean warmup?"] {
         assert!(text.contains(part), "{part:?} is missing in:\n{text}");
     }
+    std::fs::write(dir.path().join("run.toml"), "seed = 1\nout = runs/x\n").unwrap();
+    let text = stderr(&ltrain(dir.path(), &["--config", "run.toml"]));
+    assert!(text.starts_with("error[E310]") && text.contains("run.toml:2"), "{text}");
     assert_eq!(ltrain(dir.path(), &["--config", "absent.toml"]).status.code(), Some(3));
 }
 

@@ -262,7 +262,8 @@ fn all_problems_are_found_at_once() {
     }
     assert_eq!(problem_keys(resolve(&tiny(), &["pose_chunks=300"])), ["--pose-chunks"]);
     let both = resolve(&tiny(), &["target=128", "steps=0"]);
-    assert!(shown(both.unwrap_err()).contains("not longer than this model's context"));
+    let text = shown(both.unwrap_err());
+    assert!(text.contains("not longer than this model's context (256 tokens) (from: builtin:tiny ("), "{text}");
 }
 
 #[test]
@@ -326,6 +327,7 @@ fn a_rotation_that_would_discard_the_models_own_is_refused() {
     model.config.rope.scaling = RopeScaling::llama3(8.0, 1024);
     assert_eq!(run(&model, &["model=/m", "data=/a"]).positions.rope, RopeKind::Llama3);
     let text = shown(resolve(&model, &["model=/m", "data=/a", "rope=ntk"]).unwrap_err());
+    assert!(text.contains("the base model is trained with llama3"), "{text}");
     assert!(text.contains("--rope ntk") && text.contains("help: use --rope llama3"), "{text}");
 }
 
