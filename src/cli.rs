@@ -1,13 +1,15 @@
 //! The command line: what can be typed, and its help.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::choices::Task;
-use crate::config::text::{Length, List, ModelSource};
+use crate::config::text::{Item, Length, List, ModelSource};
 use crate::config::{Settings, defaults, file};
+use crate::data::Columns;
 use crate::error::Result;
 use crate::io::Storage;
 use crate::model::rope::RopeKind;
@@ -101,23 +103,32 @@ pub struct EvalArgs {
     /// Adapter to put on it
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
-    /// Lengths to evaluate at [default: a quarter, half and all of the model's context]
-    #[arg(long, value_name = "LEN,…")]
+    /// Folder with tokenizer.json [default: the model's]
+    #[arg(long, value_name = "DIR")]
+    pub tokenizer: Option<PathBuf>,
+    /// Lengths to evaluate at [default: a quarter, half and all of the model's context; with --against also all of BASE's]
+    #[arg(long, value_name = "LEN,…", value_parser = some::<Length>)]
     pub at: Option<List<Length>>,
     /// Rotations to compare, each extended to the longest length [default: the model's own]
-    #[arg(long, value_name = "KIND,…")]
+    #[arg(long, value_name = "KIND,…", value_parser = some::<RopeKind>)]
     pub rope: Option<List<RopeKind>>,
     /// What to measure
-    #[arg(long, value_name = "TASK,…", default_value = "ppl,passkey")]
+    #[arg(long, value_name = "TASK,…", default_value = "ppl,passkey", value_parser = some::<Task>)]
     pub tasks: List<Task>,
     /// Text to measure perplexity on; needed for other models than the built-in
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
+    /// Field of a .jsonl row that holds the text
+    #[arg(long, value_name = "text=FIELD", default_value_t = Columns::default())]
+    pub columns: Columns,
     /// Tokens by which the window moves, for sliding-window perplexity [default: the length, so that windows do not overlap]
     #[arg(long, value_name = "LEN")]
     pub stride: Option<Length>,
+    /// Windows per length, fewer where the text does not hold them; 1 is the text's beginning alone
+    #[arg(long, value_name = "N", default_value_t = defaults::WINDOWS, value_parser = count(u32::MAX as usize))]
+    pub windows: usize,
     /// Prompts per length of the passkey task
-    #[arg(long, value_name = "N", default_value_t = defaults::PASSKEY_SAMPLES)]
+    #[arg(long, value_name = "N", default_value_t = defaults::PASSKEY_SAMPLES, value_parser = count(file::MOST_SAMPLES))]
     pub passkey_samples: usize,
     /// Model to compare with
     #[arg(long, value_name = "BASE")]
@@ -129,7 +140,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = defaults::SEED)]
     pub seed: u64,
     /// CPU threads [default: the CPU's cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count(file::MOST_THREADS))]
     pub threads: Option<usize>,
 }
 
@@ -142,6 +153,9 @@ pub struct GenerateArgs {
     /// Adapter to put on it
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// Folder with tokenizer.json [default: the model's]
+    #[arg(long, value_name = "DIR")]
+    pub tokenizer: Option<PathBuf>,
     /// Text to continue
     #[arg(short, long, value_name = "TEXT")]
     pub prompt: String,
@@ -158,7 +172,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "N", default_value_t = defaults::SEED)]
     pub seed: u64,
     /// CPU threads [default: the CPU's cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count(file::MOST_THREADS))]
     pub threads: Option<usize>,
 }
 
@@ -197,6 +211,20 @@ pub enum ConfigCommand {
     Dump(Box<TrainArgs>),
     /// Check the settings and say nothing if they are good
     Check(Box<TrainArgs>),
+}
+
+/// From 1 to `most`.
+fn count(most: usize) -> impl Fn(&str) -> std::result::Result<usize, String> + Clone {
+    move |text| {
+        let value = text.parse().ok().filter(|n| (1..=most).contains(n));
+        value.ok_or_else(|| format!("expected a whole number from 1 to {most}"))
+    }
+}
+
+/// A list that holds something.
+fn some<T: Item<Err: Display>>(text: &str) -> std::result::Result<List<T>, String> {
+    let list: List<T> = text.parse()?;
+    if list.0.is_empty() { Err("expected at least one, separated by commas".to_owned()) } else { Ok(list) }
 }
 
 fn from_zero(text: &str) -> std::result::Result<f64, String> {

@@ -83,11 +83,12 @@ pub fn generate(
         return Err(EvalError::EmptyPrompt.into());
     }
     EvalError::check_tokens(model, &[prompt])?;
+    let most = prompt.len().saturating_add(max_new);
     // Dynamic scaling turns all keys anew when the text grows beyond the context; those in a cache are turned already.
     let grows = matches!(model.config.rope.scaling, RopeScaling::Dynamic { .. });
-    let mut cache = (!grows || prompt.len() + max_new <= model.config.context).then(|| KvCache::new(model.config.layers));
+    let mut cache = (!grows || most <= model.config.context).then(|| KvCache::new(model.config.layers));
     let mut text = prompt.to_vec();
-    while text.len() < prompt.len() + max_new {
+    while text.len() < most {
         let logits = next_logits(kernels, model, &text, cache.as_mut())?;
         let token = sampler.sample(logits.as_f32()?, text.len()).ok_or(EvalError::NotFinite { tokens: text.len() })?;
         if stops.contains(&token) {

@@ -177,6 +177,17 @@ fn incomplete_model_folders_are_described() {
 }
 
 #[test]
+fn the_way_out_of_a_missing_tokenizer_is_one() {
+    let runs = good();
+    fs::create_dir(runs.at("words")).unwrap();
+    fs::rename(runs.at("model/tokenizer.json"), runs.at("words/tokenizer.json")).unwrap();
+    for command in ["generate model -p w3 -n 1", "eval model --data text.txt --tasks ppl --at 16"] {
+        assert!(assert_refused(&runs.run(command), "E301", command).contains("--tokenizer DIR"));
+        runs.succeed(&format!("{command} --tokenizer words"));
+    }
+}
+
+#[test]
 fn unsupported_models_are_refused_before_anything_is_read() {
     let runs = good();
     let config = runs.at("model/config.json");
@@ -222,6 +233,16 @@ fn unusable_text_is_located() {
     fs::create_dir(runs.at("empty")).unwrap();
     refused(&runs, &GOOD.replace("text.txt", "empty"), "E320");
     refused(&runs, &GOOD.replace("text.txt", "absent.txt"), "E305");
+    for (name, bytes, code) in [
+        ("empty.txt", "", "E325"),
+        ("blank.txt", " \n\t\n", "E325"),
+        ("blank.jsonl", "{\"text\": \"\"}\n", "E325"),
+        ("other.jsonl", "{\"content\": \"w3\"}\n", "E323"),
+    ] {
+        fs::write(runs.at(name), bytes).unwrap();
+        refused(&runs, &GOOD.replace("--val none", &format!("--eval-data {name}")), code);
+        assert_refused(&runs.run(&format!("eval model --at 16 --tasks ppl --data {name}")), code, name);
+    }
     refused(&runs, &GOOD.replace("--val none", "--eval-data absent.txt"), "E305");
     refused(&runs, &GOOD.replace("--val none", "--eval-data empty"), "E305");
 }

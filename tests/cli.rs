@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use ltrain::config::{defaults, file};
+use ltrain::data::synthetic::{Stage, vocabulary};
 
 fn ltrain(dir: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ltrain"));
@@ -57,6 +58,29 @@ fn an_unknown_option_names_the_one_that_was_meant() {
 }
 
 #[test]
+fn every_command_refuses_numbers_that_make_no_sense() {
+    let generate = "generate builtin:tiny -p x";
+    let eval = "eval builtin:tiny";
+    for (command, option) in [
+        (generate, "--threads 0"),
+        (generate, "--threads 200000"),
+        (eval, "--threads 0"),
+        (eval, "--threads 200000"),
+        (eval, "--windows 0"),
+        (eval, "--passkey-samples 0"),
+        (eval, "--passkey-samples 18446744073709551615"),
+        (eval, "--tasks none"),
+        (eval, "--at none"),
+        (eval, "--rope none"),
+    ] {
+        let args: Vec<_> = command.split(' ').chain(option.split(' ')).collect();
+        let output = here(&args);
+        assert_eq!(output.status.code(), Some(2), "{command} {option}: {}", stderr(&output));
+        assert!(stderr(&output).contains("expected "), "{command} {option}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn an_explicit_gpu_never_falls_back_to_the_cpu() {
     let output = here(&["--gpus", "1"]);
     let text = stderr(&output);
@@ -90,6 +114,9 @@ fn an_unknown_key_is_reported_with_its_line_and_a_suggestion() {
     for part in ["error[E307]", "ouput_dir: unknown key (run.toml:2)", "warmup_ratio: did you mean warmup?"] {
         assert!(text.contains(part), "{part:?} is missing in:\n{text}");
     }
+    std::fs::write(dir.path().join("run.toml"), "seed = 1\nout = runs/x\n").unwrap();
+    let text = stderr(&ltrain(dir.path(), &["--config", "run.toml"]));
+    assert!(text.starts_with("error[E310]") && text.contains("run.toml:2"), "{text}");
     assert_eq!(ltrain(dir.path(), &["--config", "absent.toml"]).status.code(), Some(3));
 }
 
@@ -120,6 +147,61 @@ fn doctor_says_what_it_found() {
     let json: serde_json::Value = serde_json::from_slice(&here(&["doctor", "--json"]).stdout).unwrap();
     assert!(json["cpu"]["threads"].as_u64().unwrap() >= 1 && json["gpu_unused"].is_string());
     assert!(stdout(&here(&["doctor", "--architectures"])).contains("Qwen3ForCausalLM"));
+}
+
+/// `ltrain eval builtin:tiny` with these words; its records.
+fn measured(dir: &Path, words: &str) -> serde_json::Value {
+    let mut args = vec!["eval", "builtin:tiny", "--tasks", "ppl", "--json", "out.json"];
+    args.extend(words.split_whitespace());
+    let output = ltrain(dir, &args);
+    assert!(output.status.success(), "{words}: {}", stderr(&output));
+    serde_json::from_slice(&std::fs::read(dir.join("out.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn rows_of_a_jsonl_file_are_texts_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let stage: Stage = "synthetic:facts-64".parse().unwrap();
+    // The tokenizer writes the first token itself.
+    let texts = [0, 1].map(|i| vocabulary::text(&stage.document(1, i).unwrap().tokens[1..]));
+    let rows = texts.clone().map(|text| serde_json::json!({"text": "x", "body": text}).to_string());
+    std::fs::write(dir.path().join("rows.jsonl"), rows.join("\n")).unwrap();
+    let loss = |words: &str| {
+        let score = &measured(dir.path(), words)[0]["perplexity"][0];
+        (score["nll"].as_f64().unwrap(), score["windows"].as_u64().unwrap())
+    };
+    let alone = texts.map(|text| {
+        std::fs::write(dir.path().join("one.txt"), text).unwrap();
+        loss("--data one.txt --at 64")
+    });
+    let (both, windows) = loss("--data rows.jsonl --columns text=body --at 64");
+    assert_eq!((windows, alone[0].1, alone[1].1), (2, 1, 1));
+    assert!((both - (alone[0].0 + alone[1].0) / 2.0).abs() < 1e-5, "{both}, apart {alone:?}");
+    assert_eq!(loss("--data rows.jsonl --columns text=body --at 64 --windows 1"), alone[0]);
+}
+
+#[test]
+fn short_context_is_the_compared_models() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/tiny").join(file), dir.path().join(file)).unwrap();
+    }
+    let config = dir.path().join("config.json");
+    let mut longer: serde_json::Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    longer["max_position_embeddings"] = 2048.into();
+    longer["rope_scaling"] = serde_json::json!({"rope_type": "linear", "factor": 2.0});
+    std::fs::write(&config, longer.to_string()).unwrap();
+    let output = ltrain(dir.path(), &["eval", ".", "--against", "builtin:tiny", "--tasks", "ppl", "--json", "out.json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let records: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.path().join("out.json")).unwrap()).unwrap();
+    let at = |record: usize| {
+        let scores = records[record]["perplexity"].as_array().unwrap();
+        let lengths: Vec<_> = scores.iter().map(|s| s["length"].as_u64().unwrap()).collect();
+        assert_eq!(lengths, [256, 512, 1024, 2048], "the base's context is among the lengths");
+        scores[0]["ppl"].as_f64().unwrap()
+    };
+    let change = ltrain::report::text::change(at(1) / at(0));
+    assert!(stdout(&output).contains(&change), "{change} is missing in:\n{}", stdout(&output));
 }
 
 #[test]

@@ -101,7 +101,7 @@ const VARIANTS: &[&[&str]] = &[
     &["train=lora+", "lr_embed=3e-6", "warmup=3%"],
     &["positions=uniform", "rope=theta:80000", "schedule=linear", "min_lr_ratio=0"],
     &["method=e2-llm", "e2_max_scale=5", "eval=none"],
-    &["method=full-length", "micro_batch=1", "clip=inf", "betas=0.8,0.99"],
+    &["method=full-length", "data=synthetic:long-2048", "micro_batch=1", "clip=inf", "betas=0.8,0.99"],
     &["attention=s2", "s2_group=100", "eval=ppl", "eval_at=300,1k", "eval_every=10"],
     &["positions=natural", "rope=keep", "target=256", "control=true"],
     &["data=[\"/a b\", \"/c\"]", "eval_data=/d", "columns=text=body", "cache=/e", "no_pack=true"],
@@ -262,7 +262,29 @@ fn all_problems_are_found_at_once() {
     }
     assert_eq!(problem_keys(resolve(&tiny(), &["pose_chunks=300"])), ["--pose-chunks"]);
     let both = resolve(&tiny(), &["target=128", "steps=0"]);
-    assert!(shown(both.unwrap_err()).contains("not longer than this model's context"));
+    let text = shown(both.unwrap_err());
+    assert!(text.contains("not longer than this model's context (256 tokens) (from: builtin:tiny ("), "{text}");
+}
+
+#[test]
+fn rows_are_never_longer_than_a_synthetic_document() {
+    assert_eq!(run(&tiny(), &["data=synthetic:facts-64"]).data.seq_len, 64);
+    assert_eq!(run(&tiny(), &["data=synthetic:long-2048"]).data.seq_len, 256, "the model's context is the shorter one");
+    for assignments in [&["seq_len=257"][..], &["method=full-length"], &["data=synthetic:facts-64", "seq_len=65"]] {
+        let text = shown(resolve(&tiny(), assignments).unwrap_err());
+        assert!(text.contains("seq_len: expected at most the ") && text.contains("such as --data synthetic:"), "{text}");
+    }
+    run(&tiny(), &["data=synthetic:facts-64", "seq_len=64"]);
+}
+
+#[test]
+fn synthetic_text_stands_alone() {
+    for data in
+        ["[\"synthetic:facts-64\", \"/a\"]", "[\"/a\", \"synthetic:repeat\"]", "[\"synthetic:repeat\", \"synthetic:facts-64\"]"]
+    {
+        let text = shown(resolve(&tiny(), &[&format!("data={data}")]).unwrap_err());
+        assert!(text.contains("data: expected files, or one synthetic:STAGE alone, got 2 sources"), "{text}");
+    }
 }
 
 #[test]
@@ -287,7 +309,7 @@ fn a_setting_without_effect_is_refused() {
 
 #[test]
 fn presets_set_axes_and_axes_win() {
-    let full = run(&tiny(), &["method=full-length"]);
+    let full = run(&tiny(), &["method=full-length", "data=/a"]);
     assert_eq!((full.positions.method, full.data.seq_len, full.train.micro_batch), ("natural", 2048, 2));
     let e2 = run(&tiny(), &["method=e2-llm"]);
     assert_eq!((e2.positions.method, e2.positions.args.max_scale), ("e2-llm", Some(8)));
@@ -305,6 +327,7 @@ fn a_rotation_that_would_discard_the_models_own_is_refused() {
     model.config.rope.scaling = RopeScaling::llama3(8.0, 1024);
     assert_eq!(run(&model, &["model=/m", "data=/a"]).positions.rope, RopeKind::Llama3);
     let text = shown(resolve(&model, &["model=/m", "data=/a", "rope=ntk"]).unwrap_err());
+    assert!(text.contains("the base model is trained with llama3"), "{text}");
     assert!(text.contains("--rope ntk") && text.contains("help: use --rope llama3"), "{text}");
 }
 

@@ -71,6 +71,18 @@ fn dynamic_rotations_turn_the_whole_text_when_it_grows() {
 }
 
 #[test]
+fn any_number_of_tokens_may_be_asked_for() {
+    let (model, prompt) = (load("llama"), text(20));
+    let mut left = 2;
+    let mut on_token = |_| {
+        left -= 1;
+        left > 0
+    };
+    let tokens = generate(&Cpu, &model, &prompt, usize::MAX, &Sampler::GREEDY, &[], &mut on_token).unwrap();
+    assert_eq!(tokens.len(), 2);
+}
+
+#[test]
 fn a_vanishing_nucleus_is_greedy() {
     let (model, prompt) = (load("llama"), text(20));
     let narrow = Sampler { temperature: 1.5, top_p: 0.0, seed: 4 };

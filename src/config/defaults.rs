@@ -62,6 +62,8 @@ pub const SEED: u64 = 42;
 pub const EVAL_PARTS: [usize; 3] = [4, 2, 1];
 /// `--passkey-samples`.
 pub const PASSKEY_SAMPLES: usize = 10;
+/// Windows per length of a perplexity.
+pub const WINDOWS: usize = 3;
 /// `--save-every`.
 pub const SAVE_EVERY: u64 = 100;
 /// `--keep`.
@@ -94,7 +96,10 @@ pub fn shown(option: &str) -> Option<String> {
         "cache" => text("$LTRAIN_CACHE, or ltrain in the user's cache folder"),
         "val" => format!("{}%", VAL_SHARE * 100.0),
         "target" => format!("{EXTENSION} x the model's context; {MODEL} {BUILTIN_EXTENSION} x; with --init the context"),
-        "seq_len" => format!("the model's context, at most {}; full-length: the target", format_length(MAX_SEQ_LEN)),
+        "seq_len" => format!(
+            "the model's context, at most {}, or a synthetic document; full-length: the target",
+            format_length(MAX_SEQ_LEN)
+        ),
         "method" => text("pose where rows are shorter than the target, else full-length"),
         "positions" => text("as --method says"),
         "attention" => text("full"),

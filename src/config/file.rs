@@ -55,6 +55,10 @@ const SYNONYMS: &[(&str, &str)] = &[
 ];
 /// Likeness below which two names are unrelated; clap's own limit.
 const ALIKE: f64 = 0.7;
+/// Most `--threads`: more would wait for each other on any machine.
+pub const MOST_THREADS: usize = 1024;
+/// Most `--passkey-samples`: all prompts are written before the first is asked.
+pub const MOST_SAMPLES: usize = 100_000;
 
 /// Every key of a configuration file, which is every option of training.
 pub fn keys() -> Vec<String> {
@@ -151,14 +155,13 @@ impl Settings {
             ("keep", wide(self.keep), many),
             ("log_every", self.log_every, many),
             ("micro_batch", wide(self.micro_batch), many),
-            // All prompts are written before the first is asked.
-            ("passkey_samples", wide(self.passkey_samples), 100_000),
+            ("passkey_samples", wide(self.passkey_samples), MOST_SAMPLES as u64),
             ("pose_chunks", wide(self.pose_chunks), many),
             ("rank", wide(self.rank), many),
             ("save_every", self.save_every, many),
             ("seed", self.seed, i64::MAX as u64),
             ("steps", self.steps, many),
-            ("threads", wide(self.threads), 1 << 16),
+            ("threads", wide(self.threads), MOST_THREADS as u64),
         ];
         let slip = |(key, n, most): (&str, Option<u64>, u64)| {
             let n = n.filter(|&n| n > most)?;

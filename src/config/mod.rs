@@ -26,7 +26,7 @@ pub struct Problem {
     pub key: Option<String>,
     /// `expected X, got Y`.
     pub what: String,
-    /// File and line, or the flag, that it comes from; absent when the key says it all.
+    /// Where it comes from, such as file and line; absent when the key says it all.
     pub at: Option<String>,
     /// The way out.
     pub help: Option<String>,
@@ -38,9 +38,10 @@ impl Problem {
         Self { key: Some(key.into()), what: what.into(), at: None, help: None }
     }
 
-    /// What another module's check says, with its way out.
+    /// What another module's check says, with its facts and its way out.
     pub fn from_error(error: &impl Explain) -> Self {
-        Self { key: None, what: error.to_string(), at: None, help: error.explain().help }
+        let Explanation { facts, help, .. } = error.explain();
+        Self { key: None, what: error.to_string(), at: (!facts.is_empty()).then(|| facts.join("; ")), help }
     }
 
     /// Adds the way out.
@@ -104,7 +105,7 @@ fn summary(problems: &[Problem]) -> String {
 impl Explain for ConfigError {
     fn explain(&self) -> Explanation {
         match self {
-            Self::Syntax { path, line, .. } => Explanation::new("E306").fact(format!("at {}:{line}", path.display())),
+            Self::Syntax { path, line, .. } => Explanation::new("E310").fact(format!("at {}:{line}", path.display())),
             Self::Assignment { .. } => Explanation::new("E201").help("for example --set target=128k"),
             Self::NotLonger { context, from, .. } => Explanation::new("E303").fact(format!("from: {from}")).help(format!(
                 "choose a larger --target (for example {}), or fine-tune without extension: --rope keep --target {}",

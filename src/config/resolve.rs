@@ -1,6 +1,7 @@
 //! From settings to a run: defaults, then checks, every problem collected.
 
 use crate::backend::gpu::Gpus;
+use crate::data::synthetic::{STAGES, Stage};
 use crate::data::{Attend, Columns, Holdout, Packing};
 use crate::model::rope::RopeKind;
 use crate::model::{LoraConfig, LoraTarget, Recompute};
@@ -72,6 +73,12 @@ impl Resolver<'_> {
         self.settings.init.is_none() && self.source == ModelSource::Builtin
     }
 
+    /// The text to train on; nothing for another model that was given none.
+    fn sources(&self) -> Vec<Source> {
+        let builtin_text = || vec![defaults::BUILTIN_DATA.parse().expect("defaults: the built-in text is a stage")];
+        self.settings.data.clone().unwrap_or_else(|| if self.builtin() { builtin_text() } else { Vec::new() })
+    }
+
     fn model(&mut self) -> ModelSettings {
         let s = self.settings;
         if s.init.is_some() {
@@ -105,9 +112,11 @@ impl Resolver<'_> {
         let target = s.target.map_or(if init { context } else { context.saturating_mul(extension) }, |l| l.0);
         let extends = target > context;
 
+        let stage = self.sources().iter().find_map(Source::stage);
+        let document = stage.map_or(usize::MAX, |stage| stage.length);
         let seq_len = s.seq_len.map(|l| l.0).unwrap_or(match preset {
             Some(Preset::FullLength) => target,
-            _ => context.min(defaults::MAX_SEQ_LEN).min(target),
+            _ => context.min(defaults::MAX_SEQ_LEN).min(target).min(document),
         });
         let method = s.positions.map_or_else(
             || match preset {
@@ -137,6 +146,14 @@ impl Resolver<'_> {
         if seq_len > target {
             let what = format!("expected at most the target of {target} tokens, got {seq_len}");
             self.problem("seq_len", what, format!("use --seq-len {} or less, or a longer --target", format_length(target)));
+        }
+        if let Some(stage) = stage.filter(|stage| seq_len > stage.length) {
+            let what = format!("expected at most the {} tokens of a document of {stage}, got {seq_len}", stage.length);
+            let longer = STAGES.iter().filter(|other| other.length >= seq_len).min_by_key(|other| other.length);
+            let longer = longer.map_or("FILE".to_owned(), Stage::to_string);
+            let help =
+                format!("use --seq-len {} or less, or longer documents, such as --data {longer}", format_length(stage.length));
+            self.problem("seq_len", what, help);
         }
         self.only_with(s.pose_chunks.is_some() && method != POSE, "pose_chunks", "--positions pose");
         self.only_with(s.e2_max_scale.is_some() && method != E2_LLM, "e2_max_scale", "--positions e2-llm");
@@ -182,8 +199,7 @@ impl Resolver<'_> {
 
     fn data(&mut self, positions: &PositionSettings) -> DataSettings {
         let s = self.settings;
-        let builtin_text = || vec![defaults::BUILTIN_DATA.parse().expect("defaults: the built-in text is a stage")];
-        let train: Vec<Source> = s.data.clone().unwrap_or_else(|| if self.builtin() { builtin_text() } else { Vec::new() });
+        let train = self.sources();
         if train.is_empty() {
             self.problem(
                 "data",
@@ -191,7 +207,12 @@ impl Resolver<'_> {
                 "add --data PATH: a file or folder of .txt, .md or .jsonl",
             );
         }
-        if train.iter().any(|source| matches!(source, Source::Synthetic(_))) && !self.builtin() && s.tokenizer.is_none() {
+        let synthetic = train.iter().any(|source| source.stage().is_some());
+        if synthetic && train.len() > 1 {
+            let what = format!("expected files, or one synthetic:STAGE alone, got {} sources", train.len());
+            self.problem("data", what, "train on one after the other: the second run with --model RUN/merged");
+        }
+        if synthetic && !self.builtin() && s.tokenizer.is_none() {
             let what = format!("synthetic text is made of the words of {}", defaults::MODEL);
             self.problem("data", what, "train on files, or give a --tokenizer that knows these words");
         }

@@ -146,6 +146,16 @@ pub enum Source {
     Path(PathBuf),
 }
 
+impl Source {
+    /// The stage of synthetic text.
+    pub fn stage(&self) -> Option<Stage> {
+        match self {
+            Self::Synthetic(stage) => Some(*stage),
+            Self::Path(_) => None,
+        }
+    }
+}
+
 impl FromStr for Source {
     type Err = SyntheticError;
 

@@ -218,7 +218,7 @@ impl Explain for DataError {
             Self::Columns { .. } => Explanation::new("E324")
                 .help("for example --columns text=content reads the field \"content\" of every row"),
             Self::Empty { skipped, .. } => {
-                let e = Explanation::new("E325").help("add text to the files, or give --data others");
+                let e = Explanation::new("E325").help("add text to the files, or give others");
                 if skipped.total() == 0 { e } else { e.fact(format!("skipped: {skipped}")) }
             }
             Self::Changed => Explanation::new("E327")

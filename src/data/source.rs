@@ -118,6 +118,15 @@ impl Sources {
         Ok(sources)
     }
 
+    /// The one file `path`, which is plain text unless its name ends otherwise.
+    ///
+    /// # Errors
+    /// A path that is not there.
+    pub fn file(path: &Path) -> Result<Self> {
+        let bytes = fs::metadata(path).context("read", path)?.len();
+        Ok(Self { files: vec![(path.into(), Kind::of(path).unwrap_or(Kind::Text))], bytes })
+    }
+
     fn add(&mut self, path: PathBuf, seen: &mut BTreeSet<PathBuf>) -> Result<()> {
         let Some(kind) = Kind::of(&path) else {
             return Ok(());
@@ -218,11 +227,6 @@ fn no_files(folder: &Path, found: &[PathBuf]) -> DataError {
     let mut found: Vec<_> = counts.into_iter().collect();
     found.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
     DataError::NoFiles { folder: folder.into(), found }
-}
-
-/// A whole text file, as training and evaluation read it.
-pub fn read_text(path: &Path) -> Result<String> {
-    text(path, std::fs::read(path).context("read", path)?, 0)
 }
 
 /// Checks that `raw`, which begins at `offset` of its file, is text; drops a UTF-8 byte-order mark at the file's start and, as

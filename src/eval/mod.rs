@@ -92,7 +92,7 @@ impl EvalPlan<'_> {
         let Some(stride) = self.stride else {
             return disjoint(docs, length, self.windows);
         };
-        let mut left = self.windows * length;
+        let mut left = self.windows.saturating_mul(length);
         let mut windows = Vec::new();
         for doc in docs.iter().filter(|doc| doc.len() >= length) {
             if left < length {

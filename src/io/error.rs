@@ -159,7 +159,7 @@ impl Explain for ModelError {
                 .help("quantised and integer weights cannot be trained on; use the model's 16-bit or 32-bit version"),
             NotFinite { path, .. } => from("E603", path)
                 .help("the weights are damaged, by a download or by a diverged training run; fetch or export them again"),
-            NotStorable { path, .. } => from("E603", path).help("save in a wider number type: --save-dtype float32"),
+            NotStorable { path, .. } => from("E603", path).help("save in a wider number type: --save-dtype f32, or --dtype f32 of ltrain merge"),
             MissingShard { index, shard, .. } => from("E601", index).help(fetch_again(&index.with_file_name(shard))),
             Index { index, shard, .. } => from("E605", index)
                 .help(format!("index and shards come from different downloads; fetch both again\n{}", fetch_again(&index.with_file_name(shard)))),

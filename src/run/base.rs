@@ -31,20 +31,26 @@ pub struct Base {
 }
 
 impl Base {
-    /// The model that a command names.
-    pub fn open(source: &ModelSource) -> Result<Self> {
+    /// The model that a command names, with its own tokenizer or that of another folder.
+    pub fn open(source: &ModelSource, tokenizer: Option<&Path>) -> Result<Self> {
         let dir = open_dir(source)?;
-        let tokenizer = dir.tokenizer()?;
+        let tokenizer = tokenizer.map_or_else(|| dir.tokenizer(), |folder| TextTokenizer::open(folder, dir.config()))?;
         Ok(Self { dir, tokenizer })
     }
 
     /// The weights as a model that computes.
     pub fn load(&self) -> Result<Llama> {
-        Llama::new(self.dir.config().clone(), self.dir.load()?)
+        load(&self.dir)
     }
 }
 
-fn open_dir(source: &ModelSource) -> Result<ModelDir> {
+/// A folder's weights as a model that computes.
+pub fn load(dir: &ModelDir) -> Result<Llama> {
+    Llama::new(dir.config().clone(), dir.load()?)
+}
+
+/// A model's folder.
+pub fn open_dir(source: &ModelSource) -> Result<ModelDir> {
     match source {
         ModelSource::Builtin => ModelDir::from_embedded("builtin:tiny", TINY),
         ModelSource::Folder(folder) => ModelDir::open(folder),

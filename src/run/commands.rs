@@ -1,9 +1,11 @@
 //! `ltrain eval`, `generate` and `merge`.
 
+use std::collections::BTreeSet;
 use std::io::Write;
+use std::path::Path;
 
 use super::Ending;
-use super::base::{Base, adapt};
+use super::base::{Base, adapt, load, open_dir};
 use super::job::{colour, stop_flag};
 use super::measure::questions;
 use super::text;
@@ -18,7 +20,7 @@ use crate::eval::{EvalPlan, EvalProgress, Evaluation, PasskeyPlan, Subject};
 use crate::generate::{Sampler, TextStream, generate as continue_text};
 use crate::io::atomic::{Existing, write_bytes_atomically};
 use crate::io::tokenizer::SpecialTokens;
-use crate::io::{Export, write_model_dir};
+use crate::io::{Export, ModelDir, write_model_dir};
 use crate::model::rope::RopeKind;
 use crate::model::{Llama, ModelConfig, RopeConfig};
 use crate::report::record::{EvalRecord, Role};
@@ -33,9 +35,8 @@ pub fn print(text: &str) -> Result<()> {
 }
 
 /// A model with its adapter on.
-fn open(source: &ModelSource, adapter: Option<&std::path::Path>) -> Result<(Base, Llama)> {
-    let base = Base::open(source)?;
-    let mut model = base.load()?;
+fn adapted(dir: &ModelDir, adapter: Option<&Path>) -> Result<Llama> {
+    let mut model = load(dir)?;
     if let Some(dir) = adapter {
         adapt(&mut model, dir)?;
         // The adapter was trained under this rotation; without it the result is noise.
@@ -45,7 +46,7 @@ fn open(source: &ModelSource, adapter: Option<&std::path::Path>) -> Result<(Base
             (model.config.rope, model.config.context) = (config.rope, config.context);
         }
     }
-    Ok((base, model))
+    Ok(model)
 }
 
 /// The rotation of `kind` that reaches `longest` from the model's own.
@@ -57,17 +58,24 @@ fn rotation(config: &ModelConfig, kind: RopeKind, longest: usize) -> Result<Rope
 /// `ltrain eval`.
 pub fn eval(args: &EvalArgs) -> Result<Ending> {
     let stop = stop_flag();
-    let (base, mut model) = open(&args.model, args.adapter.as_deref())?;
+    let base = Base::open(&args.model, args.tokenizer.as_deref())?;
+    let mut model = adapted(&base.dir, args.adapter.as_deref())?;
     let context = model.config.context;
+    let mut other = match &args.against {
+        Some(source) => Some((source, load(&open_dir(source)?)?)),
+        None => None,
+    };
+    // What counts as short is up to the model that was extended.
+    let short = other.as_ref().map_or(context, |(_, other)| other.config.context);
     let lengths: Vec<usize> = match &args.at {
         Some(List(lengths)) => lengths.iter().map(|l| l.0).collect(),
-        None => vec![context / 4, context / 2, context],
+        None => BTreeSet::from([short, context / 4, context / 2, context]).into_iter().collect(),
     };
     let longest = lengths.iter().copied().max().unwrap_or(context);
     let List(tasks) = &args.tasks;
     let docs = match (&args.data, tasks.contains(&Task::Ppl)) {
         (_, false) => Vec::new(),
-        (Some(path), true) => vec![text::eval_file(path, &base.tokenizer)?],
+        (Some(path), true) => text::eval_file(path, &args.columns, &base.tokenizer)?,
         (None, true) if base.tokenizer.hash().to_hex().to_string() == crate::data::synthetic::tokenizer_identity() => {
             text::synthetic_eval(longest)?
         }
@@ -83,7 +91,7 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
         seed: args.seed,
         ..PasskeyPlan::new(questions.as_ref(), lengths.clone())
     });
-    let plan = EvalPlan { lengths, windows: 3, stride: args.stride.map(|s| s.0), passkey };
+    let plan = EvalPlan { lengths, windows: args.windows, stride: args.stride.map(|s| s.0), passkey };
     let ui = Ui::new(Progress::Auto);
     let evaluation = Evaluation { kernels: &Cpu, plan: &plan, docs: &docs, stop: &stop };
     let mut records: Vec<EvalRecord> = Vec::new();
@@ -107,7 +115,7 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
                 bar.say(
                     ui,
                     &format!(
-                        "skipped perplexity at {}: the text has {} tokens",
+                        "skipped perplexity at {}: the longest text has {} tokens",
                         format_length(length),
                         format_count(longest as u64)
                     ),
@@ -122,10 +130,9 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
         records.extend(record);
         Ok(done)
     };
-    if let Some(against) = &args.against {
-        let (_, mut other) = open(against, None)?;
+    if let Some((against, other)) = &mut other {
         let rope = other.config.rope.clone();
-        if !measure(&mut other, &Subject { name: name(against), role: Role::Before, rope })? {
+        if !measure(other, &Subject { name: name(against), role: Role::Before, rope })? {
             return Ok(Ending::Stopped);
         }
     }
@@ -134,7 +141,7 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
             return Ok(Ending::Stopped);
         }
     }
-    print(&format!("{}\n", Comparison::new(&records, context).terminal(colour())))?;
+    print(&format!("{}\n", Comparison::new(&records, short).terminal(colour())))?;
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&records).expect("eval: records serialise");
         write_bytes_atomically(path, (text + "\n").as_bytes())?;
@@ -145,7 +152,8 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
 /// `ltrain generate`.
 pub fn generate(args: &GenerateArgs) -> Result<Ending> {
     let stop = stop_flag();
-    let (base, model) = open(&args.model, args.adapter.as_deref())?;
+    let base = Base::open(&args.model, args.tokenizer.as_deref())?;
+    let model = adapted(&base.dir, args.adapter.as_deref())?;
     let mut prompt: Vec<u32> = base.tokenizer.bos().into_iter().collect();
     prompt.extend(base.tokenizer.encode(&args.prompt)?);
     let sampler = Sampler { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
@@ -169,10 +177,11 @@ pub fn generate(args: &GenerateArgs) -> Result<Ending> {
 
 /// `ltrain merge`.
 pub fn merge(args: &MergeArgs) -> Result<Ending> {
-    let (base, model) = open(&args.model, Some(&args.adapter))?;
-    let storage = args.dtype.map_or_else(|| base.dir.storage(), Ok)?;
+    let base = open_dir(&args.model)?;
+    let model = adapted(&base, Some(&args.adapter))?;
+    let storage = args.dtype.map_or_else(|| base.storage(), Ok)?;
     let export = Export {
-        base: &base.dir,
+        base: &base,
         config: &model.config,
         storage,
         existing: Existing::Refuse,

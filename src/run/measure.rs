@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicBool;
 use super::base::Base;
 use super::ui::Ui;
 use crate::backend::Kernels;
-use crate::config::RunConfig;
 use crate::config::choices::Task;
+use crate::config::{RunConfig, defaults};
 use crate::data::Encode;
 use crate::error::{IoContext, Result};
 use crate::eval::{EvalPlan, EvalProgress, Evaluation, Facts, Passkey, PasskeyPlan, Questions, Subject};
@@ -15,9 +15,6 @@ use crate::io::atomic::write_bytes_atomically;
 use crate::model::{Llama, RopeConfig};
 use crate::report::record::{EvalRecord, Role};
 use crate::units::{format_count, format_length};
-
-/// Windows per length.
-const WINDOWS: usize = 3;
 
 /// The questions that fit a model: its own language for the built-in one, LongLoRA's template for all others.
 pub fn questions<'a>(base: &'a Base) -> Result<Box<dyn Questions + 'a>> {
@@ -62,7 +59,7 @@ impl<'a> Measure<'a> {
             ..PasskeyPlan::new(questions, eval.at.clone())
         });
         let docs = if eval.tasks.contains(&Task::Ppl) { docs.iter().map(Vec::as_slice).collect() } else { Vec::new() };
-        let plan = EvalPlan { lengths: eval.at.clone(), windows: WINDOWS, stride: None, passkey };
+        let plan = EvalPlan { lengths: eval.at.clone(), windows: defaults::WINDOWS, stride: None, passkey };
         Some(Self { kernels, plan, docs, stop, ui })
     }
 

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use crate::config::text::Source;
 use crate::config::{ConfigError, Problem, RunConfig};
-use crate::data::source::read_text;
 use crate::data::synthetic::{STAGES, Stage};
 use crate::data::{
-    Batch, BatchBuilder, CacheUse, Corpus, CorpusOptions, Encode, Progress, RowOptions, RowSet, Sources, Specials, Split,
-    SyntheticBuilder, cache_folder,
+    Batch, BatchBuilder, CacheUse, Columns, Corpus, CorpusOptions, DataError, Encode, Progress, RowOptions, RowSet, SkipReason,
+    SkipReport, Sources, Specials, Split, SyntheticBuilder, cache_folder,
 };
 use crate::error::Result;
 use crate::io::TextTokenizer;
@@ -79,12 +78,9 @@ pub fn open(config: &RunConfig, tokenizer: &TextTokenizer, progress: &dyn Fn(Pro
     let method = config.positions.plan().map_err(|e| ConfigError::Problems(vec![Problem::from_error(&e)]))?;
     let longest = config.eval.at.iter().copied().max().unwrap_or(config.positions.target);
     let (seed, attention, seq_len) = (config.train.seed, config.positions.attend, config.data.seq_len);
-    let synthetic = config.data.train.iter().find_map(|s| match s {
-        Source::Synthetic(stage) => Some(*stage),
-        Source::Path(_) => None,
-    });
+    let synthetic = config.data.train.iter().find_map(Source::stage);
     let given = match &config.data.eval {
-        Some(path) => Some(vec![eval_file(path, tokenizer)?]),
+        Some(path) => Some(eval_file(path, &config.data.columns, tokenizer)?),
         None => None,
     };
     if let Some(stage) = synthetic {
@@ -131,10 +127,23 @@ pub fn open(config: &RunConfig, tokenizer: &TextTokenizer, progress: &dyn Fn(Pro
 /// Evaluation documents never share numbers with training documents, whatever the run's seed.
 const EVAL_SEED: u64 = 0x0E7A_1DA7_A000_0001;
 
-/// A text file as one row of tokens, begun as Transformers begins a text: with the tokenizer's first token, if it has one.
-pub fn eval_file(path: &Path, tokenizer: &TextTokenizer) -> Result<Vec<u32>> {
-    let ids = tokenizer.encode(&read_text(path)?)?;
-    Ok(tokenizer.bos().into_iter().chain(ids).collect())
+/// A text file, or the rows of a .jsonl file, as tokens. Each document begins as Transformers begins a text: with the
+/// tokenizer's first token, if it has one.
+pub fn eval_file(path: &Path, columns: &Columns, tokenizer: &TextTokenizer) -> Result<Vec<Vec<u32>>> {
+    let mut docs = Vec::new();
+    let mut without_tokens = SkipReport::default();
+    let mut skipped = Sources::file(path)?.read(columns, &mut |document| {
+        match tokenizer.encode(&document.text)? {
+            ids if ids.is_empty() => without_tokens.add(SkipReason::NoTokens),
+            ids => docs.push(tokenizer.bos().into_iter().chain(ids).collect()),
+        }
+        Ok(())
+    })?;
+    if docs.is_empty() {
+        skipped.skipped.merge(&without_tokens);
+        return Err(DataError::Empty { files: 1, skipped: skipped.skipped }.into());
+    }
+    Ok(docs)
 }
 
 /// Documents of the built-in model's language for `ltrain eval`.

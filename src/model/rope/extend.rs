@@ -106,9 +106,7 @@ impl Explain for RopeError {
             RopeError::NotLonger { .. } => {
                 Explanation::new("E303").help("choose a larger --target, or train without extension: --rope keep")
             }
-            RopeError::Incompatible { base, .. } => {
-                Explanation::new("E301").fact(format!("base model: {base}")).help(format!("use {}", base.scaling.extensions()))
-            }
+            RopeError::Incompatible { base, .. } => Explanation::new("E311").help(format!("use {}", base.scaling.extensions())),
         }
     }
 }
