@@ -98,6 +98,7 @@ pub trait Isa: Copy {
     /// 2^(n + f) for an integer n and |f| <= 1/2, 0 where n is below -73. 2^f is a polynomial that is exact at 0 and whose
     /// relative error is minimal.
     #[inline(always)]
+    #[expect(clippy::approx_constant, reason = "a minimax coefficient, near ln 2 but not ln 2")]
     fn exp2_of_sum(self, n: Self::F, f: Self::F) -> Self::F {
         const C: [f32; 5] = [0.693_147, 0.240_222_42, 5.550_733_6e-2, 9.671_513e-3, 1.326_472_7e-3];
         let mut p = self.splat(C[4]);
