@@ -94,6 +94,10 @@ impl Found {
                 ModelDir::open(&init)?
             }
         };
+        let dir = match &config.model.tokenizer {
+            Some(folder) => dir.with_tokenizer(folder)?,
+            None => dir,
+        };
         Ok(Base { dir, tokenizer: self.tokenizer })
     }
 }
