@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::figures;
 use super::record::{Role, RunRecord};
 use crate::error::Result;
+use crate::io::atomic::write_bytes_atomically;
 
 /// Writes every figure the record has data for; returns the paths.
 ///
@@ -26,7 +27,7 @@ pub fn write(dir: &Path, run: &RunRecord) -> Result<Vec<PathBuf>> {
     for (name, plot) in plots {
         if let Some(svg) = plot {
             let path = dir.join(name);
-            super::write_file(&path, svg.file().as_bytes())?;
+            write_bytes_atomically(&path, svg.file().as_bytes())?;
             written.push(path);
         }
     }
