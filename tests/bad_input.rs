@@ -286,6 +286,8 @@ fn a_full_disk_keeps_the_last_checkpoint_and_the_run_continues() {
         kill -TERM $pid; wait $pid; echo $? > code-again";
     fs::create_dir(runs.at("disk")).unwrap();
     let ltrain = runs.command(&words("disk/out"));
+    let text = refused(&runs, &format!("{GOOD} --cache /proc/ltrain"), "E702");
+    assert!(text.contains("/proc/ltrain") && text.contains("--cache DIR") && !text.contains("--out"), "{text}");
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", script, "sh"]).arg(ltrain.get_program()).args(ltrain.get_args()).current_dir(runs.at(""));
     let status = command.output().map(|o| o.status.code());
