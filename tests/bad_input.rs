@@ -78,7 +78,12 @@ fn refused(runs: &Runs, words: &str, code: &str) -> String {
 
 #[test]
 fn the_good_case_is_good() {
-    good().succeed(GOOD);
+    let runs = good();
+    fs::create_dir(runs.at("words")).unwrap();
+    fs::rename(runs.at("model/tokenizer.json"), runs.at("words/tokenizer.json")).unwrap();
+    runs.succeed(&format!("{GOOD} --tokenizer words"));
+    let tokenizer = |folder: &str| fs::read(runs.at(folder).join("tokenizer.json")).unwrap();
+    assert_eq!(tokenizer("out/merged"), tokenizer("words"), "the tokenizer that was used goes with the model");
 }
 
 #[test]
