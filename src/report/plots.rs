@@ -18,10 +18,14 @@ pub fn write(dir: &Path, run: &RunRecord) -> Result<Vec<PathBuf>> {
         ("perplexity.svg", figures::perplexity(run)),
         ("loss_by_position.svg", figures::loss_by_position(run)),
         ("passkey_before.svg", passkey(Role::Before)),
+        ("passkey_rope_only.svg", passkey(Role::RopeOnly)),
         ("passkey_after.svg", passkey(Role::After)),
         ("passkey_control.svg", passkey(Role::Control)),
         ("coverage.svg", figures::coverage(run)),
+        ("gradient_norm.svg", figures::gradient_norm(run)),
+        ("learning_rate.svg", figures::learning_rate(run)),
         ("throughput.svg", figures::throughput(run)),
+        ("memory.svg", figures::memory(run)),
     ];
     let mut written = Vec::new();
     for (name, plot) in plots {

@@ -64,10 +64,24 @@ fn assert_no_garbage(what: &str, text: &str) {
 fn page_and_plots_are_well_formed_and_complete() {
     let output = all_output(&example());
     let names: Vec<_> = output.iter().map(|o| o.0.as_str()).collect();
-    let plots = ["training_loss", "perplexity", "loss_by_position", "passkey_before", "passkey_after", "passkey_control"];
-    for name in plots.iter().chain(&["coverage", "throughput"]) {
+    for name in [
+        "training_loss",
+        "perplexity",
+        "loss_by_position",
+        "passkey_before",
+        "passkey_rope_only",
+        "passkey_after",
+        "passkey_control",
+        "coverage",
+        "gradient_norm",
+        "learning_rate",
+        "throughput",
+        "memory",
+    ] {
         assert!(names.contains(&format!("{name}.svg").as_str()), "{name}.svg is missing");
     }
+    let figures = output[1].1.matches("<svg").count();
+    assert_eq!(names.iter().filter(|name| name.ends_with(".svg")).count(), figures, "page and files show the same figures");
     for (name, text) in output.iter().filter(|o| o.0.ends_with(".html") || o.0.ends_with(".svg")) {
         assert_well_formed(name, text);
         assert_no_garbage(name, text);
