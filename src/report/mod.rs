@@ -13,6 +13,7 @@ use crate::io::atomic::write_bytes_atomically;
 pub mod axis;
 pub mod charts;
 pub mod clock;
+pub mod csv;
 pub mod figures;
 pub mod heatmap;
 pub mod html;
@@ -30,7 +31,7 @@ pub mod verdict;
 
 pub use record::RunRecord;
 
-/// Writes `report.json`, `report.html`, `README.md` and the plots into `dir`; returns what was written, in that order.
+/// Writes `report.json`, `report.html`, `README.md`, plots and tables into `dir`; returns what was written, in that order.
 ///
 /// # Errors
 /// The folder cannot be created or written.
@@ -40,10 +41,11 @@ pub fn write(dir: &Path, run: &RunRecord) -> Result<Vec<PathBuf>> {
     let card = dir.join("README.md");
     write_bytes_atomically(&card, run_readme::card(run).as_bytes())?;
     let plots = plots::write(dir, run)?;
+    let tables = csv::write(dir, &run.evaluations)?;
     // Last: where it is, everything is.
     let json = dir.join("report.json");
     run.save(&json)?;
-    Ok([json, page, card].into_iter().chain(plots).collect())
+    Ok([json, page, card].into_iter().chain(plots).chain(tables).collect())
 }
 
 /// Anything serialisable, written in one step: indented JSON with a final newline.

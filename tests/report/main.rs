@@ -274,6 +274,29 @@ fn colour_only_adds_colour() {
 }
 
 #[test]
+fn measurements_are_tables_too() {
+    let mut run = example();
+    run.evaluations.truncate(2);
+    run.evaluations[0].name = "base, \"raw\"".into();
+    run.evaluations[0].perplexity[4] = LengthScore { length: 8192, ppl: f64::NAN, nll: f64::NAN, tokens: 0, windows: 0 };
+    let grid = run.evaluations[1].passkey.as_mut().unwrap();
+    grid.accuracy.iter_mut().for_each(|row| row[3] = f64::NAN);
+    let output = all_output(&run);
+    let table = |name: &str| -> Vec<&str> { output.iter().find(|o| o.0 == name).unwrap().1.lines().collect() };
+    let perplexity = table("perplexity.csv");
+    assert_eq!(perplexity.len(), 1 + 2 * 5);
+    assert_eq!(perplexity[0], "subject,length,perplexity,nll,tokens,windows");
+    assert_eq!(perplexity[5], "\"base, \"\"raw\"\"\",8192,,,0,0");
+    assert_eq!(perplexity[6], format!("\"base + yarn ×16\",512,7.94,{},65536,128", 7.94f64.ln()));
+    let passkey = table("passkey.csv");
+    assert_eq!(passkey.len(), 1 + 2 * 4 * 5);
+    assert_eq!(passkey[0], "subject,length,depth,accuracy,samples");
+    assert_eq!(passkey[1], format!("\"base, \"\"raw\"\"\",512,0,{},20", 0.95 + 0.04 * (1.0 - 0.95) * 2.0));
+    assert_eq!(passkey.last(), Some(&"\"base + yarn ×16\",4096,1,,0"));
+    assert!(!all_output(&bare()).iter().any(|o| o.0.ends_with(".csv")), "a table without rows");
+}
+
+#[test]
 fn the_card_names_everything_a_loader_needs() {
     let card = run_readme::card(&example());
     for part in [
