@@ -161,7 +161,8 @@ impl Resolver<'_> {
             Ok(extended) => {
                 // Found out now, not by the first checkpoint.
                 if let Err(error) = hf_config::check_rope(&extended, target) {
-                    let what = format!("a rotation of {rope} to {target} tokens does not fit into config.json: {error}");
+                    let length = format_length(target);
+                    let what = format!("{rope} for a target of {length} does not fit into config.json: {error}");
                     self.problem("rope", what, "choose a smaller --target, or another --rope");
                 }
                 extended
