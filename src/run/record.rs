@@ -22,8 +22,8 @@ use crate::units::{format_bytes, format_count};
 /// Bars of the coverage plot.
 const COVERAGE_BARS: usize = 64;
 /// [`Coverage::work`] after which no more rows are counted. Positions in a few runs never get there; scattered ones
-/// (`random`) cost the square of a row's length.
-const COVERAGE_WORK: u64 = 1 << 28;
+/// (`random`) cost the square of a row's length, and this is a second of it.
+const COVERAGE_WORK: u64 = 1 << 27;
 
 impl Job<'_> {
     /// `report.*`, plots, the model card, `trainer_state.json` and `env.json`.
