@@ -14,8 +14,8 @@ use crate::io::atomic::{Existing, write_dir_atomically};
 use crate::io::model_dir::{EMBEDDING, LM_HEAD};
 use crate::io::peft::{AdapterConfig, read_adapter, saved_name, write_adapter};
 use crate::io::safetensors::write_safetensors;
-use crate::io::{Export, ModelDir, SafetensorsFile, Storage, fill_model_dir};
-use crate::model::ModelConfig;
+use crate::io::{Export, ModelDir, ModelError, SafetensorsFile, Storage, fill_model_dir};
+use crate::model::{Llama, ModelConfig};
 use crate::tensor::Tensor;
 use crate::train::State;
 
@@ -198,9 +198,18 @@ pub fn write_adapter_of(dir: &Path, state: &State, context: &Context, storage: S
 }
 
 /// An adapter's tensors without the copy of the embedding that stands for a tied output projection.
-pub fn untied(mut tensors: Vec<(String, Tensor)>, tied: bool) -> Vec<(String, Tensor)> {
-    tensors.retain(|(name, _)| !tied || *name != saved_name(LM_HEAD));
-    tensors
+///
+/// # Errors
+/// [`ModelError::AdapterHead`] when it is no copy: a tied model has no place for another matrix.
+pub fn untied(path: &Path, mut tensors: Vec<(String, Tensor)>, model: &Llama) -> Result<Vec<(String, Tensor)>> {
+    let place = |tensors: &[(String, Tensor)], name| tensors.iter().position(|(n, _)| *n == saved_name(name));
+    let Some(head) = place(&tensors, LM_HEAD).filter(|_| model.config.tied) else { return Ok(tensors) };
+    let (_, head) = tensors.remove(head);
+    let copy = match (place(&tensors, EMBEDDING), model.params.id(EMBEDDING)) {
+        (Some(saved), _) => tensors[saved].1 == head,
+        (None, id) => id.is_some_and(|id| model.params.get(id).value == head),
+    };
+    if copy { Ok(tensors) } else { Err(ModelError::AdapterHead { path: path.to_path_buf() }.into()) }
 }
 
 /// The newest complete checkpoint of a run, and remarks on those that are not. `from` is the run's folder, or one of its
@@ -238,7 +247,7 @@ pub fn restore(path: &Path, state: &mut State) -> Result<f64> {
     let counters = counters(path)?;
     let tensors = match state.model.lora() {
         None => ModelDir::open(path)?.load()?,
-        Some(_) => untied(read_adapter(path)?.tensors, state.model.config.tied),
+        Some(_) => untied(path, read_adapter(path)?.tensors, &state.model)?,
     };
     let given = tensors.len();
     let mut used = 0;

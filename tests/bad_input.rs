@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 
 use common::fixtures;
 use common::runs::{FULL, LORA, Runs, entries, leftovers, stderr, tree};
+use ltrain::io::ModelDir;
 use serde_json::{Value, json};
 
 /// A folder with a good model of 512 tokens in `model`, a tokenizer for it, and good text in `text.txt`.
@@ -78,7 +79,12 @@ fn refused(runs: &Runs, words: &str, code: &str) -> String {
 
 #[test]
 fn the_good_case_is_good() {
-    good().succeed(GOOD);
+    let runs = good();
+    fs::create_dir(runs.at("words")).unwrap();
+    fs::rename(runs.at("model/tokenizer.json"), runs.at("words/tokenizer.json")).unwrap();
+    runs.succeed(&format!("{GOOD} --tokenizer words"));
+    let tokenizer = |folder: &str| fs::read(runs.at(folder).join("tokenizer.json")).unwrap();
+    assert_eq!(tokenizer("out/merged"), tokenizer("words"), "the tokenizer that was used goes with the model");
 }
 
 #[test]
@@ -108,22 +114,45 @@ fn damaged_weights_are_named() {
     }
 }
 
+/// Every number of a model, as it is loaded.
+fn numbers(model: &Path) -> ltrain::Result<Vec<f32>> {
+    let mut numbers = Vec::new();
+    for (_, tensor) in ModelDir::open(model)?.load()? {
+        numbers.extend(tensor.as_f32()?);
+    }
+    Ok(numbers)
+}
+
 #[test]
-fn every_flipped_bit_in_the_header_is_refused_or_harmless() {
+fn every_flipped_bit_is_refused_or_changes_what_it_stands_for_alone() {
     let runs = good();
     let path = runs.at("model/model.safetensors");
     let whole = fs::read(&path).unwrap();
+    let before = numbers(&runs.at("model")).unwrap();
     let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
-    for at in (0..header).step_by(header / 12) {
+    let flip = |at: usize, bit: u8| {
         let mut bytes = whole.clone();
-        bytes[at] ^= 4;
+        bytes[at] ^= bit;
         fs::write(&path, &bytes).unwrap();
+    };
+    for at in (0..header).step_by(header / 12) {
+        flip(at, 4);
         let output = runs.run(&GOOD.replace("--out out", &format!("--out out-{at}")));
         match output.status.success() {
-            true => {}
+            // Names and metadata that nobody reads; no number is another one or in another place.
+            true => assert_eq!(numbers(&runs.at("model")).unwrap(), before, "byte {at}"),
             false => {
                 drop(assert_refused(&output, stderr(&output).split(['[', ']']).nth(1).unwrap_or_default(), &format!("byte {at}")))
             }
+        }
+    }
+    for at in (header..whole.len()).step_by((whole.len() - header) / 97) {
+        for bit in [1, 64] {
+            flip(at, bit);
+            let Ok(after) = numbers(&runs.at("model")) else { continue };
+            let changed: Vec<u32> =
+                before.iter().zip(&after).map(|(a, b)| a.to_bits() ^ b.to_bits()).filter(|bits| *bits != 0).collect();
+            assert_eq!((changed, after.len()), (vec![u32::from(bit) << (8 * ((at - header) % 4))], before.len()), "byte {at}");
         }
     }
 }
@@ -278,6 +307,8 @@ fn folders_that_cannot_be_written_are_refused() {
     }
     fs::write(runs.at("runs"), "").unwrap();
     refused(&runs, &GOOD.replace("--out out", ""), "E702");
+    let text = refused(&runs, &format!("{GOOD} --cache /proc/ltrain"), "E702");
+    assert!(text.contains("/proc/ltrain") && text.contains("--cache DIR") && !text.contains("--out"), "{text}");
     assert_eq!(fs::read(runs.at("file")).unwrap(), b"");
 }
 

@@ -371,3 +371,20 @@ fn models_are_known_by_their_config_alone() {
     let absent = Settings { init: Some(PathBuf::from("/no/such.json")), ..Settings::default() };
     assert_eq!(ModelInfo::read(&absent).unwrap_err().explain().code, "E305");
 }
+
+#[test]
+fn rotations_that_config_json_cannot_hold_are_refused_before_training() {
+    let narrow = |head_dim| ModelInfo::new("narrow", ModelConfig { head_dim, ..large().config });
+    for (model, assignments, says) in [
+        (large(), ["target=32k", "rope=theta:1.5"], "rope_theta: expected a number from 2.0 to 1000000000000000.0, got 1.5"),
+        (tiny(), ["target=4194303k", "rope=linear"], "factor: expected a number from 1.0 to 1000000.0"),
+        (narrow(4), ["target=4194303k", "rope=ntk"], "rope_theta: expected a number"),
+        (narrow(2), ["target=32k", "rope=ntk"], "theta: inf"),
+    ] {
+        let given = [&assignments[..], &["model=/m", "data=/a"]].concat();
+        assert_eq!(problem_keys(resolve(&model, &given)), ["rope"], "{assignments:?}");
+        let text = shown(resolve(&model, &given).unwrap_err());
+        assert!(text.contains(says) && text.contains("help: choose a smaller --target, or another --rope"), "{text}");
+    }
+    run(&narrow(2), &["model=/m", "data=/a", "rope=yarn"]);
+}

@@ -236,6 +236,16 @@ fn coverage_counts_exactly() {
         assert_eq!(bucket.pairs, pairs[i], "{bucket:?}");
         assert_eq!(bucket.covered_rows, covered[i] / 60.0, "{bucket:?}");
     }
+    // So few rows leave gaps everywhere, so that a share of buckets would be another number.
+    let few = &rows[..4];
+    let distances: std::collections::BTreeSet<u32> =
+        few.iter().flat_map(|row| row.iter().enumerate().flat_map(|(i, q)| row[..i].iter().map(move |k| q - k))).collect();
+    let far_seen = distances.range(40..200).count();
+    assert!((1..150).contains(&far_seen), "{far_seen}");
+    let mut counted = Coverage::new(200, 30);
+    few.iter().for_each(|row| counted.add(row));
+    assert_eq!(counted.share_seen(40..200), Some(far_seen as f64 / 160.0));
+    assert_eq!(counted.share_seen(200..200), None);
     let all: f64 = pairs.iter().sum();
     assert_eq!(coverage.share_beyond(100), far / all);
     assert_eq!(coverage.share_beyond(1), 1.0);

@@ -3,6 +3,7 @@
 use crate::backend::gpu::Gpus;
 use crate::data::synthetic::{STAGES, Stage};
 use crate::data::{Attend, Columns, Holdout, Packing};
+use crate::io::hf_config;
 use crate::model::rope::RopeKind;
 use crate::model::{LoraConfig, LoraTarget, Recompute};
 use crate::optim::{AdamWConfig, Shape};
@@ -174,7 +175,15 @@ impl Resolver<'_> {
 
         let attend = self.attend(seq_len);
         let target_rope = match config.rope.extended(rope, context, target, config.head_dim) {
-            Ok(extended) => extended,
+            Ok(extended) => {
+                // Found out now, not by the first checkpoint.
+                if let Err(error) = hf_config::check_rope(&extended, target) {
+                    let length = format_length(target);
+                    let what = format!("{rope} for a target of {length} does not fit into config.json: {error}");
+                    self.problem("rope", what, "choose a smaller --target, or another --rope");
+                }
+                extended
+            }
             Err(error) => {
                 if not_longer.is_none() {
                     self.problems.push(Problem::from_error(&error));

@@ -225,18 +225,9 @@ impl RunConfig {
 
     /// Learning rate of everything but embeddings and norms, by step.
     pub fn schedule(&self) -> Schedule {
-        self.schedule_to(self.optim.lr)
-    }
-
-    /// Learning rate of embeddings and norms, by step.
-    pub fn embed_schedule(&self) -> Schedule {
-        self.schedule_to(self.optim.lr_embed)
-    }
-
-    fn schedule_to(&self, peak: f64) -> Schedule {
-        let &OptimSettings { shape, min_lr_ratio, warmup, .. } = &self.optim;
+        let &OptimSettings { lr, shape, min_lr_ratio, warmup, .. } = &self.optim;
         let steps = self.train.steps;
-        Schedule { peak, warmup: warmup.steps(steps), steps, shape, floor: min_lr_ratio }
+        Schedule { peak: lr, warmup: warmup.steps(steps), steps, shape, floor: min_lr_ratio }
     }
 
     /// Tokens of one optimizer step.

@@ -10,7 +10,7 @@ use crate::data::error::DataError;
 use crate::data::skip::{SkipReason, SkipReport};
 use crate::data::source::{Columns, Document, Sources};
 use crate::data::token_file::{Entry, Opened, TokenFile, TokenWriter, VERSION};
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 
 /// Text that is tokenised in one go: enough to keep every core busy, little enough to hold several times over.
 const CHUNK_BYTES: u64 = 16 << 20;
@@ -238,7 +238,10 @@ fn create(folders: &[PathBuf], name: &str) -> Result<(PathBuf, TokenWriter)> {
             Err(e) => refusal = refusal.or(Some(e)),
         }
     }
-    Err(refusal.expect("corpus: at least one cache folder"))
+    Err(match refusal.expect("corpus: at least one cache folder") {
+        Error::Io(source) => DataError::NoCache(source).into(),
+        other => other,
+    })
 }
 
 /// Ids, with special tokens, and hash of one text; `None` when the tokenizer has no token for it.

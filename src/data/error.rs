@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::data::rows::Packing;
 use crate::data::skip::SkipReport;
-use crate::error::{Explain, Explanation};
+use crate::error::{Explain, Explanation, IoError};
 use crate::units::{format_count, format_length};
 
 /// Why bytes are not text.
@@ -127,6 +127,9 @@ pub enum DataError {
     /// A file whose content was different the second time.
     #[error("the data changed while it was being read")]
     Changed,
+    /// No folder takes the token cache; why the first one does not.
+    #[error(transparent)]
+    NoCache(IoError),
     /// A cache file that is not what was written a moment ago.
     #[error("the token cache {path:?} was damaged while it was written")]
     Cache {
@@ -223,6 +226,7 @@ impl Explain for DataError {
             }
             Self::Changed => Explanation::new("E327")
                 .help("run the same command again once nothing writes to the files any more"),
+            Self::NoCache(source) => source.explain().help("the tokens of the text need a folder that you may write to: --cache DIR"),
             Self::Cache { .. } => Explanation::new("E620")
                 .help("another program may be writing to the cache folder; choose another one with --cache DIR"),
             Self::TooShort { longest, total, packing, .. } => Explanation::new("E304").help(match packing {

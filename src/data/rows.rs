@@ -41,13 +41,6 @@ pub struct RowOptions {
     pub packing: Packing,
 }
 
-impl RowOptions {
-    /// The released PoSE code's cut: spans of five rows; short documents are packed.
-    pub fn pose(seq_len: usize) -> Self {
-        Self { seq_len, span: 5 * seq_len, packing: Packing::On }
-    }
-}
-
 /// A stretch of a document, with a BOS of its own when it does not begin where the document does: position methods rely
 /// on the first token being one that can stand at position 0.
 #[derive(Debug, Clone, PartialEq, Eq)]

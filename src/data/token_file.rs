@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytemuck::{cast_slice, try_cast_slice};
 
@@ -23,6 +23,8 @@ const MAGIC: u64 = u64::from_le_bytes(*b"ltraintk");
 /// Part of the cache key and of the header; raised when the layout or the meaning of its content changes.
 pub(super) const VERSION: u64 = 1;
 const HEADER: usize = 64;
+/// A writer writes all the time, so that a file this old has none.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One line of the document table: where the document ends, and the hash of its text.
 pub(super) type Entry = [u64; 2];
@@ -39,6 +41,7 @@ pub(super) struct TokenWriter {
 impl TokenWriter {
     /// Begins a file next to `target`.
     pub fn create(target: &Path) -> Result<Self> {
+        remove_abandoned(target);
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let n = COUNTER.fetch_add(1, Ordering::Relaxed);
         // Two runs on the same data must not write into one file, and in containers every process has the same number.
@@ -93,6 +96,26 @@ impl Drop for TokenWriter {
     }
 }
 
+/// Removes what killed processes left beside `target`: temporaries, of any text, that nobody has written to for a day.
+fn remove_abandoned(target: &Path) {
+    let Some(Ok(entries)) = target.parent().map(fs::read_dir) else { return };
+    for entry in entries.flatten() {
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
+        if is_temporary(&entry.file_name().to_string_lossy()) && age.is_some_and(|age| age > ABANDONED) {
+            // One that stays, perhaps because another process was faster, does no harm.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether [`TokenWriter::create`] made this name; the folder may be one that others write to.
+fn is_temporary(name: &str) -> bool {
+    let is_key = |key: &str| key.len() == 2 * blake3::OUT_LEN && key.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_tag = |tag: &str| tag.split('-').count() == 3 && tag.bytes().all(|b| b == b'-' || b.is_ascii_digit());
+    let mut parts = name.split('.');
+    parts.next().is_some_and(is_key) && parts.next().is_some_and(is_tag) && parts.eq(["tmp"])
+}
+
 fn header([docs, tokens, meta, crc]: [u64; 4]) -> [u64; 8] {
     let mut words = [MAGIC, VERSION, docs, tokens, meta, crc, 0, 0];
     words[6] = crc32c::crc32c(cast_slice(&words[..6])).into();
@@ -103,7 +126,7 @@ fn header([docs, tokens, meta, crc]: [u64; 4]) -> [u64; 8] {
 pub(super) enum Opened {
     /// A whole file.
     Good(TokenFile),
-    /// Nothing.
+    /// Nothing that can be read.
     Missing,
     /// A file that is not what its header says, and in which way.
     Damaged(&'static str),
@@ -121,8 +144,9 @@ pub(super) struct TokenFile {
 impl TokenFile {
     /// Opens and checks the file at `path`, every byte of it.
     pub fn open(path: &Path) -> Result<Opened> {
-        match fs::metadata(path) {
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+        match File::open(path) {
+            // What may not be read is of no use, and another folder may serve.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied) => {
                 return Ok(Opened::Missing);
             }
             found => found.context("read", path)?,

@@ -97,6 +97,9 @@ pub enum ModelError {
     /// An adapter feature that is not ours.
     #[error("this adapter is not supported: {field} is {got}; expected {expected}")]
     Adapter { path: PathBuf, field: String, expected: &'static str, got: String },
+    /// An output projection of its own on a base that has none.
+    #[error("the adapter {path:?} has a trained lm_head, but the base model's lm_head is its embedding (tie_word_embeddings)")]
+    AdapterHead { path: PathBuf },
     /// An adapter of another base.
     #[error("the adapter {path:?} does not fit this base model: {what}")]
     OtherBase { path: PathBuf, what: String },
@@ -179,6 +182,9 @@ impl Explain for ModelError {
             Tokenizer { .. } => Explanation::new("E301").help("fetch tokenizer.json again, or point to another one: --tokenizer DIR"),
             WrongTokenizer { path, .. } => from("E306", path).help("use the tokenizer that came with the model: --tokenizer DIR"),
             Adapter { path, .. } => from("E308", path).help("merge the adapter into its base with PEFT (merge_and_unload) and start from the merged model"),
+            AdapterHead { .. } => Explanation::new("E308")
+                .fact("without it the result would be another model than was trained")
+                .help("merge it with PEFT (merge_and_unload), set model.config.tie_word_embeddings = False before saving, and start from that model"),
             OtherBase { .. } => Explanation::new("E308").help("give the base model that it was trained on; adapter_config.json may name it as base_model_name_or_path"),
             OutputExists { .. } => Explanation::new("E703").help("choose another folder with --out DIR, or remove it first"),
         }

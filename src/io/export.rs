@@ -16,8 +16,8 @@ use crate::model::ModelConfig;
 use crate::model::llama::expected_tensors;
 use crate::tensor::Tensor;
 
-/// Files of the base that are copied as they are, if it has them.
-const COPIED: [&str; 8] = [
+/// The tokenizer's files that are copied as they are, where there are such.
+const TOKENIZER_FILES: [&str; 7] = [
     TOKENIZER,
     "special_tokens_map.json",
     "added_tokens.json",
@@ -25,8 +25,8 @@ const COPIED: [&str; 8] = [
     "tokenizer.model",
     "vocab.json",
     "merges.txt",
-    "LICENSE",
 ];
+const LICENSE: &str = "LICENSE";
 const GENERATION_CONFIG: &str = "generation_config.json";
 /// What the hub calls 5 GB.
 pub const SHARD_LIMIT: u64 = 5_000_000_000;
@@ -76,20 +76,20 @@ pub fn fill_model_dir(
 }
 
 fn write_companions(tmp: &Path, export: &Export<'_>) -> Result<()> {
-    let files = export.base.files();
-    for name in COPIED {
-        if let Some(bytes) = files.read(name)? {
+    let (files, tokenizer) = (export.base.files(), export.base.tokenizer_files());
+    for (from, name) in TOKENIZER_FILES.map(|name| (tokenizer, name)).into_iter().chain([(files, LICENSE)]) {
+        if let Some(bytes) = from.read(name)? {
             let path = tmp.join(name);
             fs::write(&path, bytes).context("write", &path)?;
         }
     }
-    let tokenizer_config = match files.json(TOKENIZER_CONFIG)? {
+    let tokenizer_config = match tokenizer.json(TOKENIZER_CONFIG)? {
         Some(settings) => Some(settings),
-        None if files.has(TOKENIZER) => Some(json!({"tokenizer_class": "PreTrainedTokenizerFast"})),
+        None if tokenizer.has(TOKENIZER) => Some(json!({"tokenizer_class": "PreTrainedTokenizerFast"})),
         None => None,
     };
     if let Some(mut settings) = tokenizer_config {
-        set(&files.at(TOKENIZER_CONFIG), &mut settings, "model_max_length", export.config.context)?;
+        set(&tokenizer.at(TOKENIZER_CONFIG), &mut settings, "model_max_length", export.config.context)?;
         write_json(&tmp.join(TOKENIZER_CONFIG), &settings)?;
     }
     if let Some(mut settings) = files.json(GENERATION_CONFIG)? {

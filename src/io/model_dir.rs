@@ -37,6 +37,7 @@ fn is_ignored(name: &str) -> bool {
 #[derive(Debug)]
 pub struct ModelDir {
     files: ModelFiles,
+    tokenizer: ModelFiles,
     raw: Value,
     config: ModelConfig,
     shards: Vec<SafetensorsFile>,
@@ -63,9 +64,14 @@ impl ModelDir {
         };
         let config = parse_config(&files.at(CONFIG), &raw)?;
         let (shards, place) = open_weights(&files)?;
-        let dir = Self { files, raw, config, shards, place };
+        let dir = Self { tokenizer: files.clone(), files, raw, config, shards, place };
         dir.check_headers()?;
         Ok(dir)
+    }
+
+    /// The same model with the tokenizer of another folder; what is exported carries that one.
+    pub fn with_tokenizer(self, folder: &Path) -> Result<Self> {
+        Ok(Self { tokenizer: ModelFiles::folder(folder)?, ..self })
     }
 
     /// The folder, or the embedded model's name.
@@ -76,6 +82,11 @@ impl ModelDir {
     /// The files beside the weights.
     pub fn files(&self) -> &ModelFiles {
         &self.files
+    }
+
+    /// Where the tokenizer's files are.
+    pub fn tokenizer_files(&self) -> &ModelFiles {
+        &self.tokenizer
     }
 
     /// `config.json` as written.
@@ -93,9 +104,9 @@ impl ModelDir {
         Ok(self.view(EMBEDDING)?.storage)
     }
 
-    /// The tokenizer beside the weights, checked against the vocabulary.
+    /// The model's tokenizer, checked against the vocabulary.
     pub fn tokenizer(&self) -> Result<TextTokenizer> {
-        TextTokenizer::load(&self.files, &self.config)
+        TextTokenizer::load(&self.tokenizer, &self.config)
     }
 
     /// One tensor as stored.

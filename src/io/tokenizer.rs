@@ -104,11 +104,6 @@ impl TextTokenizer {
         &self.stops
     }
 
-    /// The id of one token.
-    pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
-    }
-
     /// blake3 of `tokenizer.json`: part of the key of cached token ids.
     pub fn hash(&self) -> blake3::Hash {
         self.hash

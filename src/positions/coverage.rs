@@ -8,6 +8,8 @@
 //! Distances are raw positions. They are not divided by a row's `rope_scale`: what is counted is which integers a model
 //! is asked to tell apart, and E²-LLM's rows differ in scale.
 
+use std::ops::Range;
+
 /// Pair counts of a run. Counts only pairs within one call of [`Coverage::add`], so one call is one document; causal by
 /// construction, because positions increase.
 #[derive(Debug, Clone)]
@@ -22,6 +24,8 @@ pub struct Coverage {
     seen: Vec<u64>,
     /// Documents added.
     rows: u64,
+    /// Pairs of runs added.
+    work: u64,
     /// Runs of the document being added, reused: (first position, length).
     runs: Vec<(usize, usize)>,
 }
@@ -45,7 +49,15 @@ impl Coverage {
     pub fn new(target: usize, buckets: usize) -> Self {
         let width = target.div_ceil(buckets.max(1)).max(1);
         let count = target.div_ceil(width).max(1);
-        Self { width, impulses: vec![0; target + 2], covered: vec![0; count], seen: vec![0; count], rows: 0, runs: Vec::new() }
+        Self {
+            width,
+            impulses: vec![0; target + 2],
+            covered: vec![0; count],
+            seen: vec![0; count],
+            rows: 0,
+            work: 0,
+            runs: Vec::new(),
+        }
     }
 
     /// Adds one document's strictly increasing positions. Costs `O(runs²)`.
@@ -60,6 +72,7 @@ impl Coverage {
             self.impulses.resize(needed, 0);
         }
         let runs = std::mem::take(&mut self.runs);
+        self.work += (runs.len() * runs.len()) as u64;
         for (later, &(q, b)) in runs.iter().enumerate() {
             // Within a run: b − D pairs at D = 0..b, one side of the triangle.
             self.impulses[0] += b as i64;
@@ -80,6 +93,17 @@ impl Coverage {
     /// Documents added.
     pub fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// What counting has cost so far: the sum of `runs²`.
+    pub fn work(&self) -> u64 {
+        self.work
+    }
+
+    /// Share of the distances in `range` with at least one pair; `None` for an empty range.
+    pub fn share_seen(&self, range: Range<usize>) -> Option<f64> {
+        let seen = self.pairs().filter(|(d, pairs)| range.contains(d) && *pairs > 0).count();
+        (!range.is_empty()).then(|| seen as f64 / range.len() as f64)
     }
 
     /// The histogram, nearest distances first.

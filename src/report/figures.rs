@@ -130,15 +130,6 @@ pub fn coverage(run: &RunRecord) -> Option<Svg> {
     Some(histogram.draw())
 }
 
-/// Share of the distances between original context and target that training saw at all.
-pub fn covered_share(run: &RunRecord) -> Option<f64> {
-    let (from, to) = (run.model.context as u64, run.method.target as u64);
-    let bins = run.coverage.as_ref().filter(|_| from < to)?;
-    let overlap = |b: &CoverageRecord| b.distance_hi.min(to).saturating_sub(b.distance_lo.max(from));
-    let seen: u64 = bins.iter().filter(|b| b.pairs > 0).map(overlap).sum();
-    Some(seen as f64 / (to - from) as f64)
-}
-
 fn width(b: &CoverageRecord) -> u64 {
     b.distance_hi.saturating_sub(b.distance_lo)
 }

@@ -149,7 +149,7 @@ fn passkey(run: &RunRecord) -> String {
 }
 
 fn coverage(run: &RunRecord) -> String {
-    let share = figures::covered_share(run).map(|share| {
+    let share = run.covered_share.map(|share| {
         format!(
             " This run saw {} of the distances between {} and {}.",
             text::percent(Some(share)),

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::clock;
 use super::record::{StepRecord, ValidationRecord};
 use crate::error::{IoContext, Result};
+use crate::io::atomic::write_bytes_atomically;
 use crate::units::format_duration;
 
 /// One training line of `trainer_log.jsonl`: LLaMA-Factory's keys first, so that its plot scripts work.
@@ -109,7 +110,7 @@ impl TrainerLog {
         let kept: Vec<&[u8]> = lines().filter(|line| keep(line, step)).collect();
         let truncated = Truncated { kept: kept.len(), dropped: lines().count() - kept.len() };
         if truncated.dropped > 0 {
-            super::write_file(path, &kept.concat())?;
+            write_bytes_atomically(path, &kept.concat())?;
         }
         let log = Self::open(path, OpenOptions::new().append(true).create(true))?;
         Ok((log, truncated))

@@ -3,16 +3,17 @@
 //! Read in this order: [`record`], [`verdict`], [`svg`], [`axis`], [`charts`], [`figures`], [`html`]. The logs that grow
 //! during training ([`log`], [`tensorboard`]) need no record.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::error::{IoContext, Result};
+use crate::io::atomic::write_bytes_atomically;
 
 pub mod axis;
 pub mod charts;
 pub mod clock;
+pub mod csv;
 pub mod figures;
 pub mod heatmap;
 pub mod html;
@@ -30,35 +31,26 @@ pub mod verdict;
 
 pub use record::RunRecord;
 
-/// Writes `report.json`, `report.html`, `README.md` and the plots into `dir`; returns what was written, in that order.
+/// Writes `report.json`, `report.html`, `README.md`, plots and tables into `dir`; returns what was written, in that order.
 ///
 /// # Errors
 /// The folder cannot be created or written.
 pub fn write(dir: &Path, run: &RunRecord) -> Result<Vec<PathBuf>> {
-    fs::create_dir_all(dir).context("create", dir)?;
     let page = dir.join("report.html");
-    write_file(&page, html::page(run).as_bytes())?;
+    write_bytes_atomically(&page, html::page(run).as_bytes())?;
     let card = dir.join("README.md");
-    write_file(&card, run_readme::card(run).as_bytes())?;
+    write_bytes_atomically(&card, run_readme::card(run).as_bytes())?;
     let plots = plots::write(dir, run)?;
+    let tables = csv::write(dir, &run.evaluations)?;
     // Last: where it is, everything is.
     let json = dir.join("report.json");
     run.save(&json)?;
-    Ok([json, page, card].into_iter().chain(plots).collect())
+    Ok([json, page, card].into_iter().chain(plots).chain(tables).collect())
 }
 
-/// Replaces a file in one step, so that a reader never sees half of it.
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".tmp-{}", std::process::id()));
-    let temporary = path.with_file_name(name);
-    fs::write(&temporary, bytes).context("write", &temporary)?;
-    fs::rename(&temporary, path).context("rename", &temporary)
-}
-
-/// [`write_file`] for anything serialisable: indented JSON with a final newline.
+/// Anything serialisable, written in one step: indented JSON with a final newline.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let mut text = serde_json::to_string_pretty(value).map_err(std::io::Error::from).context("serialise", path)?;
     text.push('\n');
-    write_file(path, text.as_bytes())
+    write_bytes_atomically(path, text.as_bytes())
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::figures;
 use super::record::{Role, RunRecord};
 use crate::error::Result;
+use crate::io::atomic::write_bytes_atomically;
 
 /// Writes every figure the record has data for; returns the paths.
 ///
@@ -17,16 +18,20 @@ pub fn write(dir: &Path, run: &RunRecord) -> Result<Vec<PathBuf>> {
         ("perplexity.svg", figures::perplexity(run)),
         ("loss_by_position.svg", figures::loss_by_position(run)),
         ("passkey_before.svg", passkey(Role::Before)),
+        ("passkey_rope_only.svg", passkey(Role::RopeOnly)),
         ("passkey_after.svg", passkey(Role::After)),
         ("passkey_control.svg", passkey(Role::Control)),
         ("coverage.svg", figures::coverage(run)),
+        ("gradient_norm.svg", figures::gradient_norm(run)),
+        ("learning_rate.svg", figures::learning_rate(run)),
         ("throughput.svg", figures::throughput(run)),
+        ("memory.svg", figures::memory(run)),
     ];
     let mut written = Vec::new();
     for (name, plot) in plots {
         if let Some(svg) = plot {
             let path = dir.join(name);
-            super::write_file(&path, svg.file().as_bytes())?;
+            write_bytes_atomically(&path, svg.file().as_bytes())?;
             written.push(path);
         }
     }

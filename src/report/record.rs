@@ -43,6 +43,8 @@ pub struct RunRecord {
     pub evaluations: Vec<EvalRecord>,
     /// Which relative distances the training positions exercised.
     pub coverage: Option<Vec<CoverageRecord>>,
+    /// Share of the single distances from the base's context to the target that they exercised.
+    pub covered_share: Option<f64>,
     /// Remarks for the reader, one paragraph each.
     pub notes: Vec<String>,
 }

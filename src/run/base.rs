@@ -100,6 +100,10 @@ impl Found {
                 ModelDir::open(&init)?
             }
         };
+        let dir = match &config.model.tokenizer {
+            Some(folder) => dir.with_tokenizer(folder)?,
+            None => dir,
+        };
         Ok(Base { dir, tokenizer: self.tokenizer })
     }
 }
@@ -131,7 +135,7 @@ pub fn adapt(model: &mut Llama, dir: &Path) -> Result<()> {
         config.target_modules.iter().map(|m| m.parse::<LoraTarget>().map_err(foreign)).collect::<std::result::Result<_, _>>()?;
     let lora = LoraConfig { rank: config.r, alpha: config.lora_alpha as f32, rslora: config.use_rslora, targets };
     prepare(model, TrainMode::Lora, &lora, 0)?;
-    for (name, tensor) in checkpoint::untied(tensors, model.config.tied) {
+    for (name, tensor) in checkpoint::untied(dir, tensors, model)? {
         let ours = name.strip_prefix("base_model.model.").unwrap_or(&name);
         let id = model.params.id(ours).ok_or_else(|| foreign(format!("the base model has no {ours}")))?;
         let param = model.params.get_mut(id);

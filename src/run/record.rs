@@ -17,12 +17,13 @@ use crate::report::record::{
     ValidationRecord,
 };
 use crate::report::{self, clock};
-use crate::units::format_bytes;
+use crate::units::{format_bytes, format_count};
 
 /// Bars of the coverage plot.
 const COVERAGE_BARS: usize = 64;
-/// Rows that the coverage plot counts at most: enough for smooth bars, seconds at a target of a million.
-const COVERAGE_ROWS: u64 = 4096;
+/// [`Coverage::work`] after which no more rows are counted. Positions in a few runs never get there; scattered ones
+/// (`random`) cost the square of a row's length, and this is a second of it.
+const COVERAGE_WORK: u64 = 1 << 27;
 
 impl Job<'_> {
     /// `report.*`, plots, the model card, `trainer_state.json` and `env.json`.
@@ -56,6 +57,8 @@ impl Job<'_> {
         let table = self.config.settings().to_table();
         let mut notes =
             vec![format!("Text: {}. Peak memory of the process: {}.", self.text.summary, format_bytes(peak_memory()))];
+        let (coverage, uncounted) = self.coverage()?;
+        notes.extend(uncounted);
         if self.config.eval.control {
             notes.push(
                 "The control had the same steps, data, rotation and learning rate at contiguous positions: what it gains is the model \
@@ -100,7 +103,8 @@ impl Job<'_> {
             steps,
             validation,
             evaluations,
-            coverage: Some(self.coverage()?),
+            covered_share: coverage.share_seen(positions.context..positions.target),
+            coverage: Some(coverage_records(&coverage)),
             notes,
         })
     }
@@ -114,27 +118,36 @@ impl Job<'_> {
         serde_json::Value::Object(picked).to_string()
     }
 
-    /// Distances between tokens that could see each other, over the run's rows.
-    fn coverage(&self) -> Result<Vec<CoverageRecord>> {
+    /// Distances between tokens that could see each other, over the run's rows; and a remark when not all were counted.
+    fn coverage(&self) -> Result<(Coverage, Option<String>)> {
         let train = &self.config.train;
-        let rows = (train.steps * (train.accum * train.micro_batch) as u64).min(COVERAGE_ROWS);
+        let rows = train.steps * (train.accum * train.micro_batch) as u64;
         let mut coverage = Coverage::new(self.config.positions.target, COVERAGE_BARS);
         for row in 0..rows {
+            if coverage.work() > COVERAGE_WORK {
+                let (row, rows) = (format_count(row), format_count(rows));
+                let note = format!("Distances seen in training were counted in the first {row} of {rows} rows.");
+                return Ok((coverage, Some(note)));
+            }
             let batch = self.text.rows.batch(row, 1)?;
             let positions = batch.positions.as_u32()?;
             for piece in documents(&batch.segments) {
                 coverage.add(&positions[piece]);
             }
         }
-        let seen = coverage.rows() as f64;
-        let record = |b: CoverageBucket| CoverageRecord {
-            distance_lo: b.distance_lo as u64,
-            distance_hi: b.distance_hi as u64,
-            pairs: b.pairs as u64,
-            covered_rows: (b.covered_rows * seen).round() as u64,
-        };
-        Ok(coverage.buckets().into_iter().map(record).collect())
+        Ok((coverage, None))
     }
+}
+
+fn coverage_records(coverage: &Coverage) -> Vec<CoverageRecord> {
+    let seen = coverage.rows() as f64;
+    let record = |b: CoverageBucket| CoverageRecord {
+        distance_lo: b.distance_lo as u64,
+        distance_hi: b.distance_hi as u64,
+        pairs: b.pairs as u64,
+        covered_rows: (b.covered_rows * seen).round() as u64,
+    };
+    coverage.buckets().into_iter().map(record).collect()
 }
 
 /// Token ranges that see only themselves, from the first half of the heads' segment table of one row.

@@ -211,3 +211,46 @@ fn cache_folders_follow_the_environment() {
     assert_eq!(cache_folders(None, &xdg, run), [Path::new("/x/ltrain"), Path::new("run/cache")]);
     assert_eq!(cache_folders(None, &with(&[]), run), [Path::new("run/cache")]);
 }
+
+#[test]
+fn a_cache_folder_that_may_not_be_read_is_passed_over() {
+    use std::os::unix::fs::PermissionsExt;
+    let (setup, own) = (Setup::new(FILES), folder(&[]));
+    let open = || {
+        let cache = vec![setup.cache.path().into(), own.path().into()];
+        let options = CorpusOptions { columns: Columns::default(), specials: BOTH, cache };
+        Corpus::open(&Sources::collect(&paths(&setup.data, &[""])).unwrap(), &setup.tokenizer, &options, &|_| {})
+    };
+    let allow = |mode| fs::set_permissions(setup.cache.path(), fs::Permissions::from_mode(mode)).unwrap();
+    allow(0o000);
+    if fs::read_dir(setup.cache.path()).is_ok() {
+        println!("unreadable cache: skipped (this user may read everything)");
+        return allow(0o700);
+    }
+    let opened = open();
+    allow(0o700);
+    assert!(matches!(opened.unwrap().cache, CacheUse::Built(path) if path.starts_with(own.path())));
+}
+
+#[test]
+fn what_a_killed_process_left_goes_after_a_day() {
+    let setup = Setup::new(FILES);
+    let day = std::time::Duration::from_secs(25 * 60 * 60);
+    let leave = |name: &str, age| {
+        let path = setup.cache.path().join(name);
+        let file = fs::File::create(&path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - age).unwrap();
+        path
+    };
+    let key = "0123456789abcdef".repeat(4);
+    let old = leave(&format!("{key}.4711-1790000000000000000-0.tmp"), day);
+    let kept = [
+        leave(&format!("{key}.4712-1790000000000000001-0.tmp"), day / 25),
+        leave(&format!("{key}.tokens"), day),
+        leave("letter.4711-1790000000000000000-0.tmp", day),
+        leave(&format!("{key}.draft.tmp"), day),
+    ];
+    setup.open(BOTH).unwrap();
+    assert!(!old.exists());
+    kept.iter().for_each(|path| assert!(path.exists(), "{}", path.display()));
+}

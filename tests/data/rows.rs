@@ -96,7 +96,7 @@ fn without_packing_short_documents_are_counted_and_the_rest_is_covered() {
 fn too_little_text_is_message_e304() {
     let corpus = corpus(NEITHER, &[3120, 12, 700]);
     let refused = |packing| {
-        let options = RowOptions { packing, ..RowOptions::pose(8192) };
+        let options = RowOptions { seq_len: 8192, span: 5 * 8192, packing };
         told(RowSet::new(Arc::clone(&corpus), &whole(&corpus), options).unwrap_err())
     };
     let (what, e) = refused(Packing::Off);

@@ -2,15 +2,18 @@
 
 use std::fs;
 
+use ltrain::checkpoint::untied;
 use ltrain::io::peft::{
     ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, AdapterTensor, Factor, factor_name, parse_name, read_adapter, saved_name,
     target_modules, write_adapter,
 };
-use ltrain::io::{SafetensorsFile, Storage};
+use ltrain::io::{ModelDir, SafetensorsFile, Storage};
+use ltrain::model::Llama;
+use ltrain::tensor::Tensor;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{assert_error, copy, edit_json, fixture, join_weights, read_json, split_weights};
+use crate::{assert_error, copy, edit_json, fixture, join_weights, model, read_json, split_weights};
 
 const ADAPTERS: [&str; 2] = ["lora_llama_plus", "lora_qwen2"];
 
@@ -145,4 +148,27 @@ fn an_adapter_folder_without_its_files_says_which() {
     assert_error(read_adapter(dir.path()), "E305", &["no adapter_model.safetensors in", "adapter_config.json"]);
     fs::remove_file(dir.path().join(ADAPTER_CONFIG)).unwrap();
     assert_error(read_adapter(dir.path()), "E305", &["no adapter_config.json in", "found instead: nothing"]);
+}
+
+#[test]
+fn a_trained_output_projection_is_never_lost_on_a_tied_base() {
+    let load = |name: &str| {
+        let dir = ModelDir::open(&model(name)).unwrap();
+        Llama::new(dir.config().clone(), dir.load().unwrap()).unwrap()
+    };
+    let tied = load("llama_tied");
+    let own = tied.params.get(tied.params.id("model.embed_tokens.weight").unwrap()).value.clone();
+    let trained = Tensor::zeros(own.shape().clone());
+    let saved = |name: &str, value: &Tensor| (saved_name(name), value.clone());
+    let (embedding, head) = ("model.embed_tokens.weight", "lm_head.weight");
+    let kept = |tensors: Vec<(String, Tensor)>| untied("adapter".as_ref(), tensors, &tied);
+
+    assert_eq!(kept(vec![saved(head, &own)]).unwrap(), []);
+    let both = kept(vec![saved(head, &trained), saved(embedding, &trained)]).unwrap();
+    assert_eq!(both, [saved(embedding, &trained)]);
+    for other in [vec![saved(head, &trained)], vec![saved(embedding, &trained), saved(head, &own)]] {
+        assert_error(kept(other), "E308", &["adapter", "trained lm_head", "tie_word_embeddings"]);
+    }
+    let free = untied("adapter".as_ref(), vec![saved(head, &trained)], &load("llama")).unwrap();
+    assert_eq!(free, [saved(head, &trained)], "a model with an output projection of its own takes it");
 }

@@ -168,6 +168,23 @@ fn an_export_carries_the_tokenizer_and_the_new_limits() {
 }
 
 #[test]
+fn an_export_carries_the_tokenizer_that_was_given_and_none_of_the_base() {
+    let (dir, other) = (copy(&model("llama")), tempfile::tempdir().unwrap());
+    for name in ["tokenizer.json", "tokenizer.model", "chat_template.jinja", "LICENSE"] {
+        fs::write(dir.path().join(name), "base").unwrap();
+    }
+    fs::write(other.path().join("tokenizer.json"), "given").unwrap();
+    fs::write(other.path().join("LICENSE"), "given").unwrap();
+    let base = ModelDir::open(dir.path()).unwrap().with_tokenizer(other.path()).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("m");
+    export(&base, &path, Storage::F32, SHARD_LIMIT).unwrap();
+    assert_eq!(names(&path), ["LICENSE", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]);
+    assert_eq!(fs::read_to_string(path.join("tokenizer.json")).unwrap(), "given");
+    assert_eq!(fs::read_to_string(path.join("LICENSE")).unwrap(), "base", "the license is that of the weights");
+}
+
+#[test]
 fn a_tied_base_can_be_exported_untied() {
     let base = ModelDir::open(&model("llama_tied")).unwrap();
     let config = ModelConfig { tied: false, ..extended(&base) };

@@ -74,6 +74,7 @@ pub fn example() -> RunRecord {
             ),
         ],
         coverage: Some((0..64).map(coverage).collect()),
+        covered_share: Some(0.97),
         notes: vec!["Example data for the tests of the report: invented numbers, shaped like a run.".into()],
         ..bare()
     }

@@ -64,10 +64,24 @@ fn assert_no_garbage(what: &str, text: &str) {
 fn page_and_plots_are_well_formed_and_complete() {
     let output = all_output(&example());
     let names: Vec<_> = output.iter().map(|o| o.0.as_str()).collect();
-    let plots = ["training_loss", "perplexity", "loss_by_position", "passkey_before", "passkey_after", "passkey_control"];
-    for name in plots.iter().chain(&["coverage", "throughput"]) {
+    for name in [
+        "training_loss",
+        "perplexity",
+        "loss_by_position",
+        "passkey_before",
+        "passkey_rope_only",
+        "passkey_after",
+        "passkey_control",
+        "coverage",
+        "gradient_norm",
+        "learning_rate",
+        "throughput",
+        "memory",
+    ] {
         assert!(names.contains(&format!("{name}.svg").as_str()), "{name}.svg is missing");
     }
+    let figures = output[1].1.matches("<svg").count();
+    assert_eq!(names.iter().filter(|name| name.ends_with(".svg")).count(), figures, "page and files show the same figures");
     for (name, text) in output.iter().filter(|o| o.0.ends_with(".html") || o.0.ends_with(".svg")) {
         assert_well_formed(name, text);
         assert_no_garbage(name, text);
@@ -257,6 +271,29 @@ fn colour_only_adds_colour() {
         stripped.replace_range(start..=end, "");
     }
     assert_eq!(stripped, table.terminal(Colour::Never));
+}
+
+#[test]
+fn measurements_are_tables_too() {
+    let mut run = example();
+    run.evaluations.truncate(2);
+    run.evaluations[0].name = "base, \"raw\"".into();
+    run.evaluations[0].perplexity[4] = LengthScore { length: 8192, ppl: f64::NAN, nll: f64::NAN, tokens: 0, windows: 0 };
+    let grid = run.evaluations[1].passkey.as_mut().unwrap();
+    grid.accuracy.iter_mut().for_each(|row| row[3] = f64::NAN);
+    let output = all_output(&run);
+    let table = |name: &str| -> Vec<&str> { output.iter().find(|o| o.0 == name).unwrap().1.lines().collect() };
+    let perplexity = table("perplexity.csv");
+    assert_eq!(perplexity.len(), 1 + 2 * 5);
+    assert_eq!(perplexity[0], "subject,length,perplexity,nll,tokens,windows");
+    assert_eq!(perplexity[5], "\"base, \"\"raw\"\"\",8192,,,0,0");
+    assert_eq!(perplexity[6], format!("\"base + yarn ×16\",512,7.94,{},65536,128", 7.94f64.ln()));
+    let passkey = table("passkey.csv");
+    assert_eq!(passkey.len(), 1 + 2 * 4 * 5);
+    assert_eq!(passkey[0], "subject,length,depth,accuracy,samples");
+    assert_eq!(passkey[1], format!("\"base, \"\"raw\"\"\",512,0,{},20", 0.95 + 0.04 * (1.0 - 0.95) * 2.0));
+    assert_eq!(passkey.last(), Some(&"\"base + yarn ×16\",4096,1,,0"));
+    assert!(!all_output(&bare()).iter().any(|o| o.0.ends_with(".csv")), "a table without rows");
 }
 
 #[test]

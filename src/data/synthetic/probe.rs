@@ -32,11 +32,6 @@ impl Prompt {
     pub fn text(&self) -> String {
         text(&self.tokens)
     }
-
-    /// The answer's words.
-    pub fn answer_text(&self) -> String {
-        text(&self.answer)
-    }
 }
 
 impl Probe {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::ModelError;
 use super::safetensors::Storage;
 use crate::error::{IoContext, Result};
-use crate::model::{Arch, ModelConfig, RopeScaling};
+use crate::model::{Arch, ModelConfig, RopeConfig, RopeScaling};
 use fields::Fields;
 
 /// Class name, `model_type` and ours.
@@ -182,20 +182,46 @@ pub fn set_dtype(config: &mut Value, storage: Storage) {
     config["dtype"] = json!(storage.torch_name());
 }
 
+/// Whether a `config.json` can hold this rotation of a model of `context` tokens, in the range that is read.
+///
+/// # Errors    [`ModelError::Field`], or [`ModelError::RoundTrip`] for a number that JSON does not have.
+pub fn check_rope(rope: &RopeConfig, context: usize) -> Result<()> {
+    let written = json!({"max_position_embeddings": context, "rope_parameters": rope::to_json(rope)});
+    let (path, parsed) = reparsed(&written)?;
+    let f = Fields::of(path, &parsed)?;
+    let read = rope::parse(&f, f.need_size("max_position_embeddings", CONTEXT)?)?;
+    check_same_rope(rope, &read)
+}
+
+fn check_same_rope(wrote: &RopeConfig, read: &RopeConfig) -> Result<()> {
+    match wrote == read {
+        true => Ok(()),
+        false => {
+            let (wrote, read) = (format!("{wrote:?}"), format!("{read:?}"));
+            Err(ModelError::RoundTrip { what: "the rotation", wrote, read }.into())
+        }
+    }
+}
+
+/// What a reader of the file would see, and what messages call the file.
+fn reparsed(written: &Value) -> Result<(&'static Path, Value)> {
+    let path = Path::new("config.json");
+    let parsed = serde_json::from_str(&written.to_string());
+    Ok((path, parsed.map_err(|cause| ModelError::Json { path: path.to_path_buf(), cause })?))
+}
+
 /// Reads back what would be written and compares every field.
 ///
 /// # Errors    [`ModelError::RoundTrip`] naming the first difference.
 pub fn check_roundtrip(written: &Value, config: &ModelConfig) -> Result<()> {
-    let text = written.to_string();
-    let path = Path::new("config.json");
-    let parsed: Value = serde_json::from_str(&text).map_err(|cause| ModelError::Json { path: path.to_path_buf(), cause })?;
+    let (path, parsed) = reparsed(written)?;
     let read = parse_config(path, &parsed)?;
-    let differs = |what, wrote: String, read: String| Err(ModelError::RoundTrip { what, wrote, read }.into());
-    if read.rope != config.rope {
-        return differs("the rotation", format!("{:?}", config.rope), format!("{:?}", read.rope));
+    check_same_rope(&config.rope, &read.rope)?;
+    match read == *config {
+        true => Ok(()),
+        false => {
+            let (wrote, read) = (format!("{config:?}"), format!("{read:?}"));
+            Err(ModelError::RoundTrip { what: "the configuration", wrote, read }.into())
+        }
     }
-    if read != *config {
-        return differs("the configuration", format!("{config:?}"), format!("{read:?}"));
-    }
-    Ok(())
 }

@@ -157,7 +157,6 @@ impl RopeConfig {
         target: usize,
         head_dim: usize,
     ) -> Result<RopeConfig, RopeError> {
-        debug_assert!(head_dim > 2, "head_dim {head_dim}: NTK's exponent d/(d-2) needs more");
         if !matches!(kind, RopeKind::Keep | RopeKind::Theta(_)) && target <= original_context {
             return Err(RopeError::NotLonger { kind, context: original_context, target });
         }
