@@ -388,12 +388,15 @@ fn a_checkpoint_that_is_none_is_not_continued() {
     refused(&runs, &format!("{GOOD} --resume absent"), "E305");
     runs.succeed(&format!("{FULL} --steps 2 --out other"));
     let before = tree(&runs.at("other"));
-    let text = refused(&runs, &format!("{GOOD} --resume other"), "E903");
-    assert!(text.contains("does not belong to this run"), "{text}");
+    let text = refused(&runs, &format!("{GOOD} --resume other"), "E901");
+    assert!(text.contains("small.json"), "{text}");
     assert_eq!(tree(&runs.at("other")), before);
-    // A checkpoint that is named is checked like one that is found.
-    let checkpoint = runs.at("other/checkpoint-2");
+    // Away from its run, a checkpoint says nothing of its settings; its tensors still do.
+    let checkpoint = runs.at("moved");
+    fs::rename(runs.at("other/checkpoint-2"), &checkpoint).unwrap();
+    let text = refused(&runs, &format!("{GOOD} --resume moved"), "E903");
+    assert!(text.contains("does not belong to this run"), "{text}");
     fs::remove_file(checkpoint.join("optimizer.safetensors")).unwrap();
-    let text = refused(&runs, &format!("{GOOD} --resume {}", checkpoint.display()), "E902");
+    let text = refused(&runs, &format!("{GOOD} --resume moved"), "E902");
     assert!(text.contains("optimizer.safetensors is missing"), "{text}");
 }

@@ -127,8 +127,6 @@ pub enum EvalProgress {
         /// Tokens in all.
         total: u64,
     },
-    /// A context length is done.
-    Length(LengthScore),
     /// No document is this long; the record says so with 0 windows.
     TextTooShort {
         /// The context length.
@@ -142,15 +140,6 @@ pub enum EvalProgress {
         length: usize,
         /// Tokens a question takes.
         needs: usize,
-    },
-    /// A cell of the grid is done.
-    Cell {
-        /// Its column.
-        length: usize,
-        /// Its row.
-        depth: f64,
-        /// Share of right answers.
-        accuracy: f64,
     },
 }
 
@@ -224,9 +213,7 @@ impl Evaluation<'_> {
             let Some(losses) = score(self.kernels, model, &windows, self.stop, &mut |n| meter.advance(n))? else {
                 return Ok(None);
             };
-            let score = losses.score(length);
-            meter.tell(EvalProgress::Length(score.clone()));
-            record.perplexity.push(score);
+            record.perplexity.push(losses.score(length));
             record.buckets = losses.buckets(length);
         }
         if let Some(plan) = &self.plan.passkey {
@@ -242,7 +229,6 @@ impl Evaluation<'_> {
         let mut answer = |questions: &[Question]| passkey::answers(self.kernels, model, questions);
         let mut news = |news| match news {
             CellNews::Tokens(n) => meter.advance(n),
-            CellNews::Done { length, depth, accuracy } => meter.tell(EvalProgress::Cell { length, depth, accuracy }),
             CellNews::TooShort { length, needs } => meter.tell(EvalProgress::PromptTooLong { length, needs }),
         };
         passkey::grid(plan, &mut answer, self.stop, &mut news)

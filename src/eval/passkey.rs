@@ -63,15 +63,6 @@ impl PasskeyPlan<'_> {
 /// News from [`grid`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CellNews {
-    /// A cell is done.
-    Done {
-        /// Its column.
-        length: usize,
-        /// Its row.
-        depth: f64,
-        /// Share of right answers.
-        accuracy: f64,
-    },
     /// Some tokens were processed.
     Tokens(u64),
     /// No question fits this length; its column stays empty.
@@ -106,9 +97,7 @@ pub fn grid(plan: &PasskeyPlan, answer: &mut Answer, stop: &AtomicBool, news: &m
                 right += questions.iter().zip(&given).filter(|(q, given)| q.answer == **given).count();
                 news(CellNews::Tokens((length * questions.len()) as u64));
             }
-            let share = right as f64 / plan.samples as f64;
-            accuracy[row][column] = share;
-            news(CellNews::Done { length, depth, accuracy: share });
+            accuracy[row][column] = right as f64 / plan.samples as f64;
         }
     }
     Ok(Some(Grid { lengths: plan.lengths.clone(), depths: plan.depths.clone(), accuracy, samples: plan.samples as u64 }))

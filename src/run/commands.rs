@@ -124,7 +124,6 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
             EvalProgress::PromptTooLong { length, needs } => {
                 bar.say(ui, &format!("skipped passkey at {}: a question takes {needs} tokens", format_length(length)));
             }
-            EvalProgress::Length(_) | EvalProgress::Cell { .. } => {}
         })?;
         let done = record.is_some();
         records.extend(record);

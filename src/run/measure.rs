@@ -99,7 +99,6 @@ impl<'a> Measure<'a> {
             EvalProgress::PromptTooLong { length, needs } => {
                 bar.say(self.ui, &format!("skipped passkey at {}: a question takes {needs} tokens", format_length(length)));
             }
-            EvalProgress::Length(_) | EvalProgress::Cell { .. } => {}
         };
         Evaluation { kernels: self.kernels, plan: &self.plan, docs: &self.docs, stop: self.stop }.run(model, subject, &mut hear)
     }
