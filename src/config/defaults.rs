@@ -51,7 +51,7 @@ pub fn warmup(steps: u64) -> Warmup {
 /// `--steps`, for large and small models.
 pub const STEPS: [u64; 2] = [200, 600];
 /// `--steps` of the built-in model.
-pub const BUILTIN_STEPS: u64 = 200;
+pub const BUILTIN_STEPS: u64 = 150;
 /// Tokens that `--micro-batch` gathers, for large and small models.
 pub const MICRO_TOKENS: [usize; 2] = [1, 4096];
 /// Tokens that a step gathers through `--accum`, for large and small models.
