@@ -163,9 +163,15 @@ impl Facts<'_> {
         common(self.before, self.after, |l| l <= self.context)
     }
 
-    /// Passkey at the longest length up to the target.
+    /// Passkey at the longest length up to the target. The task says nothing of the context of a model that never solves it,
+    /// not even within its own.
     fn passkey(&self, target: usize) -> Option<Pair> {
         let lengths = &self.after.passkey.as_ref()?.lengths;
+        let mut within = lengths.iter().filter(|&&l| l <= self.context).filter_map(|&l| self.before.passkey_at(l)).peekable();
+        let hopeless = within.peek().is_some() && within.all(|share| share == 0.0);
+        if hopeless && lengths.iter().all(|&l| self.after.passkey_at(l).unwrap_or(0.0) == 0.0) {
+            return None;
+        }
         let pair = |&length: &usize| {
             let (before, after) = (self.before.passkey_at(length)?, self.after.passkey_at(length)?);
             Some(Pair { length, before, after })

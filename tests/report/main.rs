@@ -229,6 +229,15 @@ fn the_verdict_follows_from_the_numbers() {
     let mut unfinished = example();
     unfinished.evaluations.truncate(2);
     assert_eq!(Verdict::of(&unfinished).outcome, Outcome::Unmeasured);
+    let mut speechless = example();
+    for evaluation in &mut speechless.evaluations {
+        let grid = evaluation.passkey.as_mut().unwrap();
+        grid.accuracy.iter_mut().flatten().for_each(|share| *share = 0.0);
+    }
+    let sentence = Verdict::of(&speechless).sentence();
+    assert!(!sentence.contains("passkey"), "a task that the base never solves says nothing: {sentence}");
+    speechless.evaluations[0].passkey = example().evaluations[0].passkey.clone();
+    assert!(Verdict::of(&speechless).sentence().contains("→ 0 %"), "a skill that was lost does");
     let mut overflown = example();
     overflown.evaluations[2].perplexity.iter_mut().for_each(|s| s.ppl = f64::INFINITY);
     assert_ne!(Verdict::of(&overflown).outcome, Outcome::Extended);
