@@ -61,9 +61,7 @@ fn four_rows_at_once_are_four_rows_in_turn() {
         let size = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
         let whole = size(&mut a.iter().map(|&a| f64::from(a)));
         let off = size(&mut a.iter().zip(b).map(|(&a, &b)| f64::from(a) - f64::from(b)));
-        // Attention of one row is cut into more parts than that of four, so its sums run in another order; a gradient of which
-        // large terms cancel, such as k_norm's, keeps their rounding.
-        assert!(off <= 2e-6 * whole, "{}: off by {:.1e}", model.params.get(id).name, off / whole);
+        assert!(off <= 1e-6 * whole, "{}: off by {:.1e}", model.params.get(id).name, off / whole);
     }
 }
 

@@ -32,7 +32,7 @@ impl BiasKernels for Cpu {
             #[inline(always)]
             |n, sums| {
                 for (s, d) in sums.iter_mut().zip(&dys[n * c..][..c]) {
-                    *s += d;
+                    *s += f64::from(*d);
                 }
             },
         );

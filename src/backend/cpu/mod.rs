@@ -54,10 +54,11 @@ fn fill_rows(rows: usize, cols: usize, fill: impl Fn(usize, &mut [f32]) + Sync) 
     out
 }
 
-/// Column sums over all rows, in [`wide`] code: `row(n, sums)` adds row `n`. Fixed chunks, added in order.
-fn sum_rows(rows: usize, cols: usize, row: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+/// Column sums over all rows, in [`wide`] code: `row(n, sums)` adds row `n`. Fixed chunks, added in order,
+/// in f64: large terms of a norm's gradient cancel.
+fn sum_rows(rows: usize, cols: usize, row: impl Fn(usize, &mut [f64]) + Sync) -> Vec<f32> {
     let step = rows_per_task(cols);
-    let partial: Vec<Vec<f32>> = (0..rows.div_ceil(step))
+    let partial: Vec<Vec<f64>> = (0..rows.div_ceil(step))
         .into_par_iter()
         .map(|task| {
             let mut sums = vec![0.0; cols];
@@ -74,5 +75,5 @@ fn sum_rows(rows: usize, cols: usize, row: impl Fn(usize, &mut [f32]) + Sync) ->
             *t += s;
         }
     }
-    total
+    total.into_iter().map(|t| t as f32).collect()
 }

@@ -108,7 +108,7 @@ impl RmsNormKernels for Cpu {
                 |n, sums| {
                     let (dy, x, r) = (&dys[n * c..][..c], &xs[n * c..][..c], rs[n]);
                     for ((sum, dy), x) in sums.iter_mut().zip(dy).zip(x) {
-                        *sum += dy * x * r;
+                        *sum += f64::from(dy * x * r);
                     }
                 },
             );
