@@ -120,7 +120,7 @@ fn check_adapter(base: &str, tag: &str) {
         name.trim_start_matches("base_model.model.").replace(".modules_to_save.default", "").replace(".default", "")
     });
     let golden = Golden::open(&format!("{tag}_merged"));
-    let merged = Llama::new(model.config.clone(), model.merged(&Cpu).unwrap()).unwrap();
+    let merged = Llama::new(model.config.clone(), model.merged().unwrap()).unwrap();
     assert_close("merged logits", &logits(&merged, &batch(&golden, "")), &golden.f32("logits").0, 1e-4);
     for name in golden.names().iter().filter(|n| n.starts_with("merged.")) {
         let id = merged.params.id(name.trim_start_matches("merged.")).unwrap();

@@ -67,7 +67,9 @@ impl Kernels {
         std::thread::scope(|scope| {
             for _ in 0..workers {
                 scope.spawn(|| {
-                    while let Some((n, (file, target))) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|n| Some((n, *jobs.get(n)?))) {
+                    while let Some((n, (file, target))) =
+                        Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|n| Some((n, *jobs.get(n)?)))
+                    {
                         let result = self.compile_one(nvcc, file, target, &headers, out);
                         done.lock().expect("compile: no worker panics").push((n, result));
                     }

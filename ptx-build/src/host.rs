@@ -45,7 +45,8 @@ impl Kernels {
         generated.push(self.table(&stubs)?);
         let host = self.folder.join("host");
         let list = fs::read_dir(&host).map_err(|source| Error::Read { path: host.clone(), source })?;
-        let mut runtime: Vec<_> = list.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "cpp")).collect();
+        let mut runtime: Vec<_> =
+            list.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "cpp")).collect();
         runtime.sort();
         for build in [Build::Plain, Build::Race] {
             self.library(build, &generated, &runtime, out)?;
@@ -57,7 +58,13 @@ impl Kernels {
     fn library(&self, build: Build, kernels: &[PathBuf], runtime: &[PathBuf], out: &Path) -> Result<(), Error> {
         let compile = |files: &[PathBuf], instrumented: bool| {
             let mut cc = cc::Build::new();
-            cc.cpp(true).std("c++17").opt_level(2).debug(false).warnings(false).include(&self.folder).include(self.folder.join("host"));
+            cc.cpp(true)
+                .std("c++17")
+                .opt_level(2)
+                .debug(false)
+                .warnings(false)
+                .include(&self.folder)
+                .include(self.folder.join("host"));
             cc.flag("-fno-omit-frame-pointer").flag_if_supported("-Wno-psabi").flag_if_supported("-Wno-unknown-pragmas");
             cc.cargo_metadata(false).out_dir(out.join(build.library()));
             if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {

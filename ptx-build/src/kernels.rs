@@ -17,6 +17,8 @@ pub struct KernelFile {
     pub name: String,
     /// Its kernels, in order.
     pub kernels: Vec<Kernel>,
+    /// The integers that it and its headers define, by name.
+    pub constants: Constants,
 }
 
 /// The kernels of a folder.
@@ -62,6 +64,7 @@ impl Kernels {
         for (file, kernel) in self.files.iter().flat_map(|f| f.kernels.iter().map(move |k| (f, k))) {
             binding(&mut code, &file.name, kernel);
         }
+        self.files.iter().for_each(|file| numbers(&mut code, file));
         let constants: Vec<_> = self.all().map(|k| format!("&{}", constant(k))).collect();
         line(&mut code, format_args!("/// Every kernel.\npub static KERNELS: &[&Kernel] = &[{}];", constants.join(", ")));
         code.push_str("/// Compiled kernels: file, architecture, code.\npub static IMAGES: &[Image] = &[\n");
@@ -92,7 +95,7 @@ fn read_file(folder: &Path, path: PathBuf) -> Result<KernelFile, Error> {
     collect_constants(folder, &text, &mut known)?;
     let kernels = signature::kernels(&path, &text, &known).map_err(Error::Grammar)?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(KernelFile { path, name, kernels })
+    Ok(KernelFile { path, name, kernels, constants: known })
 }
 
 /// Constants of the included headers, then of the text itself.
@@ -110,6 +113,22 @@ fn constant(kernel: &Kernel) -> String {
 
 fn line(code: &mut String, text: std::fmt::Arguments) {
     writeln!(code, "{text}").expect("a String takes any text");
+}
+
+/// A module of the file's integers: `kThreads` becomes `THREADS`.
+fn numbers(code: &mut String, file: &KernelFile) {
+    line(code, format_args!("/// Integers of `{}.cu`.\npub mod {} {{", file.name, file.name));
+    for (name, value) in &file.constants {
+        let mut rust = String::new();
+        for c in name.strip_prefix('k').unwrap_or(name).chars() {
+            if c.is_ascii_uppercase() && !rust.is_empty() {
+                rust.push('_');
+            }
+            rust.push(c.to_ascii_uppercase());
+        }
+        line(code, format_args!("    /// `{name}`.\n    pub const {rust}: usize = {value};"));
+    }
+    code.push_str("}\n");
 }
 
 fn rust_type(ty: Type) -> String {
@@ -189,7 +208,7 @@ mod tests {
     #[test]
     fn the_bindings_are_typed_and_hold_the_images() {
         let s = Scratch::new("bindings");
-        s.file("kernels/a.cu", "KERNEL(32, 64) half_it(bf16* y, const float* x, int n) {}\n");
+        s.file("kernels/a.cu", "constexpr int kTileK = 6 * 3;\nKERNEL(32, 64) half_it(bf16* y, const float* x, int n) {}\n");
         s.file("out/keep", "");
         let kernels = Kernels::in_dir(s.path("kernels")).unwrap();
         let image = Compiled { file: "a".into(), target: TARGETS[0], output: "/x/a.sm_80.cubin".into(), resources: vec![] };
@@ -198,6 +217,7 @@ mod tests {
         for expected in [
             "pub static HALF_IT: Kernel = Kernel { name: \"half_it\", file: \"a\", threads: 32, shared: 64, params: &[8, 8, 4] };",
             "pub unsafe fn half_it(launcher: &dyn Launcher, grid: [u32; 3], mut y: Out<bf16>, mut x: In<f32>, mut n: i32) -> Result<()>",
+            "pub mod a {\n    /// `kTileK`.\n    pub const TILE_K: usize = 18;\n}",
             "pub static KERNELS: &[&Kernel] = &[&HALF_IT];",
             "Image { file: \"a\", arch: \"sm_80\", code: include_bytes!(\"/x/a.sm_80.cubin\") },",
         ] {

@@ -26,4 +26,4 @@ pub use compile::{Compiled, Resources, TARGETS, Target};
 pub use error::Error;
 pub use kernels::{KernelFile, Kernels};
 pub use nvcc::{NotFound, Nvcc, Tried, find};
-pub use signature::{GrammarError, Kernel, Param, Type};
+pub use signature::{Constants, GrammarError, Kernel, Param, Type};

@@ -6,7 +6,7 @@
 //! KERNEL(kThreads, kSharedBytes) other(…) { … }
 //! ```
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -60,7 +60,8 @@ impl Type {
 const ELEMENTS: [(&str, &str); 5] =
     [("bf16", "bf16"), ("float", "f32"), ("double", "f64"), ("uint32_t", "u32"), ("uint64_t", "u64")];
 /// `(C++, Rust)` names of scalars.
-const SCALARS: [(&str, &str); 5] = [("int", "i32"), ("uint32_t", "u32"), ("int64_t", "i64"), ("uint64_t", "u64"), ("float", "f32")];
+const SCALARS: [(&str, &str); 5] =
+    [("int", "i32"), ("uint32_t", "u32"), ("int64_t", "i64"), ("uint64_t", "u64"), ("float", "f32")];
 
 /// Something outside the grammar.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +83,7 @@ impl fmt::Display for GrammarError {
 impl std::error::Error for GrammarError {}
 
 /// Integer constants by name.
-pub type Constants = HashMap<String, i64>;
+pub type Constants = BTreeMap<String, i64>;
 
 /// A source text without comments, with its lines where they were.
 struct Source<'a> {
@@ -122,7 +123,7 @@ pub fn constants(text: &str, known: &mut Constants) {
     for line in without_comments(text).split_inclusive('\n').map(str::trim_end) {
         let Some(definition) = line.strip_prefix("constexpr int ").and_then(|l| l.strip_suffix(';')) else { continue };
         if let Some((name, expression)) = definition.split_once('=')
-            && let Some(value) = evaluate(expression, known)
+            && let Some(value) = evaluate(expression, known).filter(|v| *v >= 0)
         {
             known.insert(name.trim().into(), value);
         }
@@ -185,7 +186,10 @@ fn kernel(source: &Source, open: usize, known: &Constants) -> Result<Kernel, Gra
     if !source.code[after..].trim_start().starts_with('{') {
         return Err(source.error(after, format!("the body of {name} follows its parameters")));
     }
-    let params = params.split(',').map(|p| param(p).map_err(|what| source.error(list, format!("{name}: {what}")))).collect::<Result<_, _>>()?;
+    let params = params
+        .split(',')
+        .map(|p| param(p).map_err(|what| source.error(list, format!("{name}: {what}"))))
+        .collect::<Result<_, _>>()?;
     Ok(Kernel { name: name.into(), threads, shared, params })
 }
 

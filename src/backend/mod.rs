@@ -1,9 +1,15 @@
 //! Where ops run. [`Kernels`] is the sum of the ops' traits; forgetting one is a compile error.
 
 pub mod cpu;
+pub mod device;
+#[cfg(feature = "emu")]
+pub mod emu;
 pub mod gpu;
 
 pub use cpu::Cpu;
+pub use device::Device;
+#[cfg(feature = "emu")]
+pub use emu::{Emu, EmuMode};
 pub use gpu::DeviceError;
 
 use crate::ops::attention::AttentionKernels;
@@ -14,6 +20,7 @@ use crate::ops::embedding::EmbeddingKernels;
 use crate::ops::linear::LinearKernels;
 use crate::ops::lora_linear::LoraLinearKernels;
 use crate::ops::optim::OptimKernels;
+use crate::ops::place::PlaceKernels;
 use crate::ops::rms_norm::RmsNormKernels;
 use crate::ops::rope::RopeKernels;
 use crate::ops::swiglu::SwigluKernels;
@@ -30,6 +37,7 @@ pub trait Kernels:
     + LinearKernels
     + LoraLinearKernels
     + OptimKernels
+    + PlaceKernels
     + RmsNormKernels
     + RopeKernels
     + SwigluKernels

@@ -186,7 +186,7 @@ pub fn merge(args: &MergeArgs) -> Result<Ending> {
         existing: Existing::Refuse,
         shard_limit: crate::io::export::SHARD_LIMIT,
     };
-    write_model_dir(&args.out, &export, model.merged(&Cpu)?.into_iter().map(Ok))?;
+    write_model_dir(&args.out, &export, model.merged()?.into_iter().map(Ok))?;
     print(&format!("{}\n", args.out.display()))?;
     Ok(Ending::Finished)
 }

@@ -241,7 +241,7 @@ impl Job<'_> {
                 existing: Existing::Replace,
                 shard_limit: crate::io::export::SHARD_LIMIT,
             };
-            write_model_dir(&self.path().join("merged"), &export, state.model.merged(self.kernels)?.into_iter().map(Ok))?;
+            write_model_dir(&self.path().join("merged"), &export, state.model.merged()?.into_iter().map(Ok))?;
         }
         if adapter {
             let base_name = self.base_name();

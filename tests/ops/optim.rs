@@ -1,8 +1,9 @@
 use crate::check::{assert_close_f32, assert_refused, floats, ramp};
 use crate::common::Golden;
 use ltrain::backend::Cpu;
+use ltrain::error::Result;
 use ltrain::model::Params;
-use ltrain::ops::optim::{AdamWStep, OptimKernels};
+use ltrain::ops::optim::{AdamWStep, AdamWTensor, OptimKernels};
 use ltrain::optim::{AdamW, AdamWConfig};
 use ltrain::tape::{ParamGrads, Tape};
 use ltrain::tensor::Tensor;
@@ -74,33 +75,36 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
 }
 
 #[test]
-fn sum_of_squares_is_exact_to_double_precision() {
+fn the_norm_is_exact_to_double_precision() {
     for n in [0, 1, 7, 8, 17, 100_003] {
         let x = ramp([n], 0.3);
-        let want: f64 = floats(&x).iter().map(|&v| f64::from(v) * f64::from(v)).sum();
-        let got = Cpu.sum_of_squares(&x).unwrap();
+        let want: f64 = floats(&x).iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
+        let got = adamw([ramp([n], 0.0), x, Tensor::zeros([n]), Tensor::zeros([n])]).unwrap();
         // Squares of floats are exact in f64; the orders of summation differ by n·eps at most.
         assert!((got - want).abs() <= 1e-15 * n as f64 * want.max(1.0), "{n}: {got} vs {want}");
     }
 }
 
-#[test]
-fn wrong_shapes_are_refused() {
+/// One step of one tensor: value, gradient and moments.
+fn adamw([mut value, grad, mut m, mut v]: [Tensor; 4]) -> Result<f64> {
     let step = AdamWStep {
-        lr: 0.1,
         beta1: 0.9,
         beta2: 0.95,
         eps: 1e-8,
-        weight_decay: 0.0,
         bias_correction1: 0.1,
         bias_correction2: 0.05,
-        grad_scale: 1.0,
+        max_grad_norm: f64::INFINITY,
     };
-    let adamw = |g: Tensor, mut m: Tensor, mut v: Tensor| Cpu.adamw(&mut ramp([3, 2], 0.0), &g, &mut m, &mut v, step);
+    let tensor = AdamWTensor { value: &mut value, master: None, grad: &grad, m: &mut m, v: &mut v, lr: 0.1, weight_decay: 0.0 };
+    Cpu.adamw(&mut [tensor], &step)
+}
+
+#[test]
+fn wrong_shapes_are_refused() {
     let good = || ramp([3, 2], 0.0);
-    assert!(adamw(good(), good(), good()).is_ok());
-    assert_refused("g", adamw(ramp([2, 3], 0.0), good(), good()));
-    assert_refused("m", adamw(good(), ramp([6], 0.0), good()));
-    assert_refused("v", adamw(good(), good(), ramp([3, 3], 0.0)));
-    assert_refused("sum_of_squares", Cpu.sum_of_squares(&Tensor::u32(vec![1], [1])));
+    assert!(adamw([good(), good(), good(), good()]).is_ok());
+    assert_refused("g", adamw([good(), ramp([2, 3], 0.0), good(), good()]));
+    assert_refused("m", adamw([good(), good(), ramp([6], 0.0), good()]));
+    assert_refused("v", adamw([good(), good(), good(), ramp([3, 3], 0.0)]));
+    assert_refused("storage", adamw([good(), Tensor::u32(vec![1; 6], [3, 2]), good(), good()]));
 }

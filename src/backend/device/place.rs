@@ -1,0 +1,23 @@
+use half::bf16;
+
+use super::{Device, Launcher};
+use crate::error::Result;
+use crate::ops::place::PlaceKernels;
+use crate::tensor::{Buffer, Tensor};
+
+impl<L: Launcher> PlaceKernels for Device<L> {
+    fn place(&self, host: &Tensor) -> Result<Tensor> {
+        match host.buffer() {
+            Buffer::F32(v) => self.uploaded(&Tensor::bf16(v.iter().map(|&v| bf16::from_f32(v)).collect(), host.shape())),
+            _ => self.uploaded(host),
+        }
+    }
+
+    fn place_exact(&self, host: &Tensor) -> Result<Tensor> {
+        self.uploaded(&host.to_host_f32()?)
+    }
+
+    fn rounds(&self) -> bool {
+        true
+    }
+}
