@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
-use super::device::{Fault, Kernel, Launcher, Memory};
+use super::device::{Fault, Kernel, Launcher, Memory, Purpose};
 use crate::error::Result;
 
 #[repr(C)]
@@ -99,7 +99,7 @@ impl Emu {
 }
 
 impl Memory for Emu {
-    fn alloc(&self, bytes: usize) -> Result<u64> {
+    fn alloc(&self, bytes: usize, _: Purpose) -> Result<u64> {
         // SAFETY: any size may be asked for; what comes back is checked.
         let memory = unsafe { (self.calls.malloc)(bytes.max(1)) };
         match memory.is_null() {
@@ -108,7 +108,7 @@ impl Memory for Emu {
         }
     }
 
-    unsafe fn free(&self, address: u64, _: usize) {
+    unsafe fn free(&self, address: u64, _: usize, _: Purpose) {
         // SAFETY: the caller owns this allocation. An unknown address would be an error code, not a crash.
         let code = unsafe { (self.calls.free)(address as *mut c_void) };
         debug_assert_eq!(code, 0, "emu: freed what was not allocated");

@@ -5,12 +5,14 @@ pub mod device;
 #[cfg(feature = "emu")]
 pub mod emu;
 pub mod gpu;
+pub mod meta;
 
 pub use cpu::Cpu;
 pub use device::Device;
 #[cfg(feature = "emu")]
 pub use emu::{Emu, EmuMode};
 pub use gpu::DeviceError;
+pub use meta::Meta;
 
 use crate::ops::attention::AttentionKernels;
 use crate::ops::bias::BiasKernels;

@@ -6,18 +6,19 @@ use std::sync::Arc;
 
 use half::bf16;
 
+use super::Purpose;
 use crate::error::Result;
 use crate::tensor::{Buffer, Dtype, TensorError};
 
 /// A device's memory. Addresses are the device's own.
 pub trait Memory: Debug + Send + Sync {
-    /// Memory of any content; 16-byte aligned at least.
-    fn alloc(&self, bytes: usize) -> Result<u64>;
+    /// Memory of any content; 16-byte aligned at least. The purpose is for the accounts.
+    fn alloc(&self, bytes: usize, purpose: Purpose) -> Result<u64>;
     /// Gives memory back.
     ///
     /// # Safety
-    /// The address and the size come from one [`alloc`](Self::alloc), and nobody uses them again.
-    unsafe fn free(&self, address: u64, bytes: usize);
+    /// Address, size and purpose come from one [`alloc`](Self::alloc), and nobody uses the memory again.
+    unsafe fn free(&self, address: u64, bytes: usize, purpose: Purpose);
     /// Copies from the host.
     ///
     /// # Safety
@@ -47,6 +48,7 @@ pub struct DeviceBuffer {
     address: u64,
     dtype: Dtype,
     len: usize,
+    purpose: Purpose,
 }
 
 /// Two buffers are equal when they are the same memory: values are compared on the host.
@@ -58,20 +60,20 @@ impl PartialEq for DeviceBuffer {
 
 impl DeviceBuffer {
     /// Memory of any content.
-    pub fn empty(memory: &Arc<dyn Memory>, dtype: Dtype, len: usize) -> Result<Self> {
-        let address = memory.alloc(len * dtype.bytes())?;
-        Ok(Self { memory: Arc::clone(memory), address, dtype, len })
+    pub fn empty(memory: &Arc<dyn Memory>, dtype: Dtype, len: usize, purpose: Purpose) -> Result<Self> {
+        let address = memory.alloc(len * dtype.bytes(), purpose)?;
+        Ok(Self { memory: Arc::clone(memory), address, dtype, len, purpose })
     }
 
     /// A copy of host memory.
-    pub fn uploaded(memory: &Arc<dyn Memory>, host: &Buffer) -> Result<Self> {
+    pub fn uploaded(memory: &Arc<dyn Memory>, host: &Buffer, purpose: Purpose) -> Result<Self> {
         let (dtype, bytes): (_, &[u8]) = match host {
             Buffer::F32(v) => (Dtype::F32, bytemuck::cast_slice(v)),
             Buffer::Bf16(v) => (Dtype::Bf16, bytemuck::cast_slice(v)),
             Buffer::U32(v) => (Dtype::U32, bytemuck::cast_slice(v)),
             Buffer::Device(_) => return Err(TensorError::Place { expected: "on the host" }.into()),
         };
-        let buffer = Self::empty(memory, dtype, bytes.len() / dtype.bytes())?;
+        let buffer = Self::empty(memory, dtype, bytes.len() / dtype.bytes(), purpose)?;
         // SAFETY: the buffer was made for exactly these bytes.
         unsafe { memory.upload(buffer.address, bytes)? };
         Ok(buffer)
@@ -79,7 +81,7 @@ impl DeviceBuffer {
 
     /// A copy in the same memory.
     pub fn copied(&self) -> Result<Self> {
-        let copy = Self::empty(&self.memory, self.dtype, self.len)?;
+        let copy = Self::empty(&self.memory, self.dtype, self.len, self.purpose)?;
         // SAFETY: both buffers have this many bytes, and one of them is new.
         unsafe { self.memory.copy(copy.address, self.address, self.bytes())? };
         Ok(copy)
@@ -135,6 +137,6 @@ impl DeviceBuffer {
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
         // SAFETY: this is what `empty` allocated, and its only owner goes away.
-        unsafe { self.memory.free(self.address, self.bytes()) };
+        unsafe { self.memory.free(self.address, self.bytes(), self.purpose) };
     }
 }

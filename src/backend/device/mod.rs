@@ -6,6 +6,7 @@
 mod buffer;
 mod fault;
 mod launch;
+mod meter;
 mod partial;
 mod place;
 mod rms_norm;
@@ -31,6 +32,7 @@ pub use buffer::{DeviceBuffer, Memory};
 pub use fault::Fault;
 pub use kernels::{IMAGES, KERNELS};
 pub use launch::{Element, Image, In, Kernel, Launcher, Out};
+pub use meter::{Bytes, Metered, Purpose, Usage};
 
 use crate::error::Result;
 use crate::tensor::{Shape, Tensor, TensorError};
@@ -38,45 +40,52 @@ use crate::tensor::{Shape, Tensor, TensorError};
 /// The device backend over one launcher.
 #[derive(Debug)]
 pub struct Device<L> {
-    launcher: Arc<L>,
+    launcher: Arc<Metered<L>>,
 }
 
 impl<L: Launcher> Device<L> {
-    /// A backend whose tensors live in the launcher's memory.
-    pub fn new(launcher: L) -> Self {
-        Self { launcher: Arc::new(launcher) }
+    /// A backend whose tensors live in the launcher's memory, of which it uses `limit` bytes at most.
+    pub fn new(launcher: L, limit: u64) -> Self {
+        Self { launcher: Arc::new(Metered::new(launcher, limit)) }
     }
 
-    /// What runs the kernels.
-    pub fn launcher(&self) -> &L {
+    /// What runs the kernels, with its memory counted.
+    pub fn launcher(&self) -> &Metered<L> {
         &self.launcher
     }
 
+    fn memory(&self) -> Arc<dyn Memory> {
+        Arc::clone(&self.launcher) as _
+    }
+
     /// Device memory of any content, for a kernel that overwrites all of it.
-    fn empty<E: Element>(&self, shape: impl Into<Shape>) -> Result<(Tensor, Out<E>)> {
+    fn empty_for<E: Element>(&self, purpose: Purpose, shape: impl Into<Shape>) -> Result<(Tensor, Out<E>)> {
         let shape = shape.into();
-        let memory: Arc<dyn Memory> = Arc::clone(&self.launcher) as _;
-        let buffer = DeviceBuffer::empty(&memory, E::DTYPE, shape.len())?;
+        let buffer = DeviceBuffer::empty(&self.memory(), E::DTYPE, shape.len(), purpose)?;
         let out = Out::new(buffer.address());
         Ok((Tensor::device(buffer, shape), out))
     }
 
+    /// Memory for activations.
+    fn empty<E: Element>(&self, shape: impl Into<Shape>) -> Result<(Tensor, Out<E>)> {
+        self.empty_for(Purpose::Activations, shape)
+    }
+
     /// Zeros.
-    fn zeros<E: Element>(&self, shape: impl Into<Shape>) -> Result<(Tensor, Out<E>)> {
-        let (mut tensor, out) = self.empty(shape)?;
+    fn zeros_for<E: Element>(&self, purpose: Purpose, shape: impl Into<Shape>) -> Result<(Tensor, Out<E>)> {
+        let (mut tensor, out) = self.empty_for(purpose, shape)?;
         tensor.as_device_mut()?.zero()?;
         Ok((tensor, out))
     }
 
     /// A host tensor's bytes on the device.
-    fn uploaded(&self, host: &Tensor) -> Result<Tensor> {
-        let memory: Arc<dyn Memory> = Arc::clone(&self.launcher) as _;
-        Ok(Tensor::device(DeviceBuffer::uploaded(&memory, host.buffer())?, host.shape()))
+    fn uploaded_for(&self, purpose: Purpose, host: &Tensor) -> Result<Tensor> {
+        Ok(Tensor::device(DeviceBuffer::uploaded(&self.memory(), host.buffer(), purpose)?, host.shape()))
     }
 
     /// Host integers, such as ids and positions, on the device.
     fn integers(&self, host: &[u32]) -> Result<Tensor> {
-        self.uploaded(&Tensor::u32(host.to_vec(), [host.len()]))
+        self.uploaded_for(Purpose::Activations, &Tensor::u32(host.to_vec(), [host.len()]))
     }
 }
 
