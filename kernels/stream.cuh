@@ -10,11 +10,8 @@ constexpr int kGroups = 2;
 DEV void load_group(float (&f)[8], const bf16* p) { unpack8(f, load8(p)); }
 DEV void store_group(bf16* p, const float (&f)[8]) { store8(p, pack8(f)); }
 
-DEV void load_group(float (&f)[4], const bf16* p) {
-    const uint2 v = *(const uint2*)p;
-    f[0] = bf_lo(v.x), f[1] = bf_hi(v.x), f[2] = bf_lo(v.y), f[3] = bf_hi(v.y);
-}
-DEV void store_group(bf16* p, const float (&f)[4]) { *(uint2*)p = make_uint2(pack_bf16(f[0], f[1]), pack_bf16(f[2], f[3])); }
+DEV void load_group(float (&f)[4], const bf16* p) { unpack4(f, load4(p)); }
+DEV void store_group(bf16* p, const float (&f)[4]) { store4(p, pack4(f)); }
 
 DEV void load_group(float (&f)[4], const float* p) {
     const float4 v = *(const float4*)p;
