@@ -19,6 +19,16 @@ DEV void load_group(float (&f)[4], const float* p) {
 }
 DEV void store_group(float* p, const float (&f)[4]) { *(float4*)p = make_float4(f[0], f[1], f[2], f[3]); }
 
+DEV void load_group(float (&f)[8], const float* p) {
+    const float4 v = *(const float4*)p, w = *(const float4*)(p + 4);
+    f[0] = v.x, f[1] = v.y, f[2] = v.z, f[3] = v.w;
+    f[4] = w.x, f[5] = w.y, f[6] = w.z, f[7] = w.w;
+}
+DEV void store_group(float* p, const float (&f)[8]) {
+    *(float4*)p = make_float4(f[0], f[1], f[2], f[3]);
+    *(float4*)(p + 4) = make_float4(f[4], f[5], f[6], f[7]);
+}
+
 DEV float widen(bf16 v) { return bf2f(v); }
 DEV float widen(float v) { return v; }
 DEV void narrow(bf16* p, float v) { *p = f2bf(v); }
