@@ -15,7 +15,6 @@
 #include "stream.cuh"
 
 constexpr int kThreads = 256;
-constexpr int kWide = 4;
 constexpr int kChunk = 16384;
 constexpr int kFields = 6;
 
@@ -43,11 +42,11 @@ KERNEL(kThreads) adamw_squares(double* partial, const uint64_t* tensors, const u
         const Chunk c(tensors, chunks, chunk);
         double sum = 0.0;
         #pragma unroll 4
-        for (int at = threadIdx.x * kWide; at < kChunk; at += kThreads * kWide) {
-            float g[kWide];
+        for (int at = threadIdx.x * kWideF32; at < kChunk; at += kThreads * kWideF32) {
+            float g[kWideF32];
             take(g, c.grad + at, c.left - at);
             #pragma unroll
-            for (int i = 0; i < kWide; i++) sum += (double)g[i] * (double)g[i];
+            for (int i = 0; i < kWideF32; i++) sum += (double)g[i] * (double)g[i];
         }
         sum = block_sum<kThreads>(sum);
         if (threadIdx.x == 0) partial[chunk] = sum;
@@ -67,15 +66,15 @@ KERNEL(kThreads) adamw_step(float* norm, const double* partial, const uint64_t* 
     for (int chunk = blockIdx.x; chunk < chunks_done; chunk += gridDim.x) {
         const Chunk c(tensors, chunks, chunk);
         const float lr = rates[2 * c.tensor], keep = 1.0f - lr * rates[2 * c.tensor + 1], rate = lr / correction1;
-        for (int at = threadIdx.x * kWide; at < kChunk && at < c.left; at += kThreads * kWide) {
+        for (int at = threadIdx.x * kWideF32; at < kChunk && at < c.left; at += kThreads * kWideF32) {
             const int64_t left = c.left - at;
-            float p[kWide], g[kWide], m[kWide], v[kWide];
+            float p[kWideF32], g[kWideF32], m[kWideF32], v[kWideF32];
             take(p, c.master + at, left);
             take(g, c.grad + at, left);
             take(m, c.m + at, left);
             take(v, c.v + at, left);
             #pragma unroll
-            for (int i = 0; i < kWide; i++) {
+            for (int i = 0; i < kWideF32; i++) {
                 g[i] *= clip;
                 m[i] = beta1 * m[i] + (1.0f - beta1) * g[i];
                 v[i] = beta2 * v[i] + (1.0f - beta2) * (g[i] * g[i]);

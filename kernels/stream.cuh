@@ -1,11 +1,13 @@
 // stream: element-wise passes over n values, however many: 16-byte accesses for whole groups, single ones for the tail
-//   group     eight values where all tensors are bf16, four where one is f32 (`kWide`)
-//   launch    grid (ceil(n / (kThreads kGroups kWide))); a thread reads kGroups groups before it writes the first
+//   group     eight values where all tensors are bf16, four where one is f32
+//   launch    grid (ceil(n / (kThreads kGroups kWide))), kWide as below; a thread reads kGroups groups before it writes the first
 #pragma once
 #include "ptx.cuh"
 #include "vec8.cuh"
 
 constexpr int kGroups = 2;
+constexpr int kWideBf16 = 8;
+constexpr int kWideF32 = 4;
 
 DEV void load_group(float (&f)[8], const bf16* p) { unpack8(f, load8(p)); }
 DEV void store_group(bf16* p, const float (&f)[8]) { store8(p, pack8(f)); }
