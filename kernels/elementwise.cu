@@ -3,7 +3,7 @@
 //   scale       y = factor x                 fill        y = value
 //   convert     y = x in the other type      sum_rows    out[i] = sum over p of partial[p, i]
 //   shapes      all (n), except partial: (parts, n). y may be a or x itself.
-//   launch      bf16 alone: grid (ceil(n / (kThreads 16))); with f32: grid (ceil(n / (kThreads 8))).
+//   launch      as in stream.cuh.
 //               sum_rows: grid (ceil(n / kColumns)); a block's kRanks threads per column take its parts in turn.
 //   numerics    f32, rounded once where y is bf16. sum_rows adds the parts r, r + kRanks, ... for every rank r, then the ranks:
 //               the order depends on `parts` only.
@@ -23,20 +23,20 @@ template <int kWide, class T> DEV void scale_to(T* y, const T* x, int64_t n, flo
 }
 
 template <class Out, class In> DEV void convert_to(Out* y, const In* x, int64_t n) {
-    each<kThreads, 4>(y, {x}, n, [](const float (&v)[1]) { return v[0]; });
+    each<kThreads, kWideF32>(y, {x}, n, [](const float (&v)[1]) { return v[0]; });
 }
 
-KERNEL(kThreads) add_bf16(bf16* y, const bf16* a, const bf16* b, int64_t n) { add_to<8>(y, a, b, n); }
+KERNEL(kThreads) add_bf16(bf16* y, const bf16* a, const bf16* b, int64_t n) { add_to<kWideBf16>(y, a, b, n); }
 
-KERNEL(kThreads) add_f32(float* y, const float* a, const float* b, int64_t n) { add_to<4>(y, a, b, n); }
+KERNEL(kThreads) add_f32(float* y, const float* a, const float* b, int64_t n) { add_to<kWideF32>(y, a, b, n); }
 
-KERNEL(kThreads) add_assign_bf16(bf16* sum, const bf16* x, int64_t n) { add_to<8>(sum, sum, x, n); }
+KERNEL(kThreads) add_assign_bf16(bf16* sum, const bf16* x, int64_t n) { add_to<kWideBf16>(sum, sum, x, n); }
 
-KERNEL(kThreads) add_assign_f32(float* sum, const float* x, int64_t n) { add_to<4>(sum, sum, x, n); }
+KERNEL(kThreads) add_assign_f32(float* sum, const float* x, int64_t n) { add_to<kWideF32>(sum, sum, x, n); }
 
-KERNEL(kThreads) scale_bf16(bf16* y, const bf16* x, int64_t n, float factor) { scale_to<8>(y, x, n, factor); }
+KERNEL(kThreads) scale_bf16(bf16* y, const bf16* x, int64_t n, float factor) { scale_to<kWideBf16>(y, x, n, factor); }
 
-KERNEL(kThreads) scale_f32(float* y, const float* x, int64_t n, float factor) { scale_to<4>(y, x, n, factor); }
+KERNEL(kThreads) scale_f32(float* y, const float* x, int64_t n, float factor) { scale_to<kWideF32>(y, x, n, factor); }
 
 KERNEL(kThreads) convert_f32_bf16(bf16* y, const float* x, int64_t n) { convert_to(y, x, n); }
 
@@ -45,8 +45,8 @@ KERNEL(kThreads) convert_bf16_f32(float* y, const bf16* x, int64_t n) { convert_
 KERNEL(kThreads) fill_f32(float* y, int64_t n, float value) {
     #pragma unroll
     for (int g = 0; g < kGroups; g++) {
-        const int64_t at = group_at<kThreads, 4>(g);
-        const float f[4] = {value, value, value, value};
+        const int64_t at = group_at<kThreads, kWideF32>(g);
+        const float f[kWideF32] = {value, value, value, value};
         put(y + at, f, n - at);
     }
 }

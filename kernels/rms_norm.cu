@@ -6,11 +6,11 @@
 //   launch    a team of threads, a power of two, shares a row and keeps it in registers, so every tensor is read once.
 //             fwd, bwd_x: team = cols / 32 rounded up, at least 4 (a thread holds four vectors of eight); a team beyond one warp
 //             meets at a barrier. Grid (ceil(rows / (kThreads / team))).
-//             bwd_w: team = cols / 8 rounded up, at most kThreads: a thread owns eight columns. Grid (parts,
-//             ceil(cols / (8 team))); part p sums the rows [p n, (p + 1) n), n = ceil(rows / parts); sum_rows adds the parts.
+//             bwd_w: as in columns.cuh; sum_rows adds the parts.
 //   numerics  f32 throughout; h is rounded to bf16 first and normalised as rounded, so that a recomputation from the stored h
 //             gives the same bits; y and dx are rounded once. A sum's order depends on cols, rows and parts only.
 #include "ptx.cuh"
+#include "columns.cuh"
 #include "reduce.cuh"
 #include "vec8.cuh"
 
@@ -141,34 +141,18 @@ KERNEL(kThreads) rms_norm_bwd_x_add(bf16* __restrict__ dx, const bf16* __restric
     backward_x<true>(dx, dy, x, w, rstd, dh, rows, cols, team);
 }
 
-// The teams of a block take its rows in turn; their sums are added in the order of the teams.
 KERNEL(kThreads) rms_norm_bwd_w(float* __restrict__ partial, const bf16* __restrict__ dy, const bf16* __restrict__ x,
                                 const float* __restrict__ rstd, int rows, int cols, int team) {
-    const int teams = kThreads / team, lane = threadIdx.x & (team - 1);
-    const int col = ((int)blockIdx.y * team + lane) * kVec;
-    const int64_t span = (rows + (int64_t)gridDim.x - 1) / gridDim.x, first = blockIdx.x * span;
-    const int64_t last = first + span < rows ? first + span : rows;
+    const Columns<kThreads> c(rows, cols, team);
     float sum[8] = {};
-    if (col < cols) {
-        #pragma unroll 4
-        for (int64_t row = first + (int)threadIdx.x / team; row < last; row += teams) {
-            float a[8], b[8];
-            unpack8(a, load8(dy + row * cols + col));
-            unpack8(b, load8(x + row * cols + col));
-            const float r = rstd[row];
-            #pragma unroll
-            for (int i = 0; i < 8; i++) sum[i] += a[i] * b[i] * r;
-        }
-    }
-    SHARED(float, sums, kThreads * kVec);
-    #pragma unroll
-    for (int i = 0; i < 8; i++) sums[i * kThreads + threadIdx.x] = sum[i];
-    __syncthreads();
-    if ((int)threadIdx.x < team && col < cols) {
+    #pragma unroll 4
+    for (int64_t row = c.first; row < c.last; row += c.teams) {
+        float a[8], b[8];
+        unpack8(a, load8(dy + row * cols + c.col));
+        unpack8(b, load8(x + row * cols + c.col));
+        const float r = rstd[row];
         #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            for (int t = 1; t < teams; t++) sum[i] += sums[i * kThreads + t * team + lane];
-            partial[(int64_t)blockIdx.x * cols + col + i] = sum[i];
-        }
+        for (int i = 0; i < 8; i++) sum[i] += a[i] * b[i] * r;
     }
+    c.store_sums(partial, sum);
 }

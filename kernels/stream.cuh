@@ -1,26 +1,35 @@
 // stream: element-wise passes over n values, however many: 16-byte accesses for whole groups, single ones for the tail
-//   group     eight values where all tensors are bf16, four where one is f32 (`kWide`)
-//   launch    grid (ceil(n / (kThreads kGroups kWide))); a thread reads kGroups groups before it writes the first
+//   group     eight values where all tensors are bf16, four where one is f32
+//   launch    grid (ceil(n / (kThreads kGroups kWide))), kWide as below; a thread reads kGroups groups before it writes the first
 #pragma once
 #include "ptx.cuh"
 #include "vec8.cuh"
 
 constexpr int kGroups = 2;
+constexpr int kWideBf16 = 8;
+constexpr int kWideF32 = 4;
 
 DEV void load_group(float (&f)[8], const bf16* p) { unpack8(f, load8(p)); }
 DEV void store_group(bf16* p, const float (&f)[8]) { store8(p, pack8(f)); }
 
-DEV void load_group(float (&f)[4], const bf16* p) {
-    const uint2 v = *(const uint2*)p;
-    f[0] = bf_lo(v.x), f[1] = bf_hi(v.x), f[2] = bf_lo(v.y), f[3] = bf_hi(v.y);
-}
-DEV void store_group(bf16* p, const float (&f)[4]) { *(uint2*)p = make_uint2(pack_bf16(f[0], f[1]), pack_bf16(f[2], f[3])); }
+DEV void load_group(float (&f)[4], const bf16* p) { unpack4(f, load4(p)); }
+DEV void store_group(bf16* p, const float (&f)[4]) { store4(p, pack4(f)); }
 
 DEV void load_group(float (&f)[4], const float* p) {
     const float4 v = *(const float4*)p;
     f[0] = v.x, f[1] = v.y, f[2] = v.z, f[3] = v.w;
 }
 DEV void store_group(float* p, const float (&f)[4]) { *(float4*)p = make_float4(f[0], f[1], f[2], f[3]); }
+
+DEV void load_group(float (&f)[8], const float* p) {
+    const float4 v = *(const float4*)p, w = *(const float4*)(p + 4);
+    f[0] = v.x, f[1] = v.y, f[2] = v.z, f[3] = v.w;
+    f[4] = w.x, f[5] = w.y, f[6] = w.z, f[7] = w.w;
+}
+DEV void store_group(float* p, const float (&f)[8]) {
+    *(float4*)p = make_float4(f[0], f[1], f[2], f[3]);
+    *(float4*)(p + 4) = make_float4(f[4], f[5], f[6], f[7]);
+}
 
 DEV float widen(bf16 v) { return bf2f(v); }
 DEV float widen(float v) { return v; }
