@@ -48,7 +48,7 @@ impl Kernels {
         let mut runtime: Vec<_> =
             list.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "cpp")).collect();
         runtime.sort();
-        for build in [Build::Plain, Build::Race] {
+        for build in [Build::Plain] {
             self.library(build, &generated, &runtime, out)?;
         }
         Ok(())
@@ -93,12 +93,11 @@ impl Kernels {
 
     /// The table that the emulation finds kernels in: static initialisers of a static library would be dropped by the linker.
     fn table(&self, stubs: &Path) -> Result<PathBuf, Error> {
-        let symbols: Vec<_> = self.all().map(|k| format!("simt_kernel_{}", k.name)).collect();
-        let declared: String = symbols.iter().map(|s| format!("extern const simt::Kernel {s};\n")).collect();
-        let listed: String = symbols.iter().map(|s| format!("    &{s},\n")).collect();
+        let declared: String = self.all().map(|k| format!("extern const Kernel simt_kernel_{};\n", k.name)).collect();
+        let listed: String = self.all().map(|k| format!("    &simt_kernel_{},\n", k.name)).collect();
         let code = format!(
-            "#include \"simt.h\"\n{declared}extern const simt::Kernel* const simt_kernel_table[];\n\
-             const simt::Kernel* const simt_kernel_table[] = {{\n{listed}    nullptr,\n}};\n"
+            "#include \"simt.h\"\nnamespace simt::SIMT_VARIANT {{\n{declared}extern const Kernel* const kernel_table[] = {{\n\
+             {listed}    nullptr,\n}};\n}}\n"
         );
         let path = stubs.join("table.cpp");
         write(&path, &code)?;
@@ -106,10 +105,10 @@ impl Kernels {
     }
 }
 
-/// A translation unit that includes one `.cu` file and exports its kernels.
+/// A translation unit that closes one `.cu` file off from the others and exports its kernels.
 fn stub(file: &KernelFile, stubs: &Path) -> Result<PathBuf, Error> {
     let source = file.path.canonicalize().map_err(|source| Error::Read { path: file.path.clone(), source })?;
-    let mut code = format!("#include {:?}\n", source.display().to_string());
+    let mut code = format!("#include \"ptx.cuh\"\nnamespace {{\n#include {:?}\n}}\n", source.display().to_string());
     for signature::Kernel { name, threads, shared, .. } in &file.kernels {
         code += &format!("SIMT_EXPORT({name}, {threads}, {shared})\n");
     }

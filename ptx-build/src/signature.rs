@@ -3,7 +3,7 @@
 //! ```text
 //! constexpr int kThreads = 128;
 //! KERNEL(kThreads) scale(bf16* y, const bf16* x, float factor, int n) { … }
-//! KERNEL(kThreads, kSharedBytes) other(…) { … }
+//! KERNEL(kThreads, kSharedBytes, kBlocks) other(…) { … }
 //! ```
 
 use std::collections::BTreeMap;
@@ -173,8 +173,10 @@ fn kernel(source: &Source, open: usize, known: &Constants) -> Result<Kernel, Gra
         let fits = value.filter(|v| (0..=most).contains(v)).and_then(|v| u32::try_from(v).ok());
         fits.ok_or_else(|| source.error(open, format!("{what} {:?} is no integer from 0 to {most}", expression.trim())))
     };
-    let (threads, shared) = launch.split_once(',').unwrap_or((launch, "0"));
-    let (threads, shared) = (number(threads, "thread count", 1024)?, number(shared, "shared memory", 232_448)?);
+    let mut launch = launch.split(',');
+    let mut next = |what: &str, most: i64| launch.next().map_or(Ok(0), |expression| number(expression, what, most));
+    let (threads, shared) = (next("thread count", 1024)?, next("shared memory", 232_448)?);
+    next("blocks on a processor", 32)?;
     if threads == 0 || threads % 32 != 0 {
         return Err(source.error(open, format!("{threads} threads are not a number of warps")));
     }

@@ -28,6 +28,7 @@ use crate::ops::rope::RopeKernels;
 use crate::ops::swiglu::SwigluKernels;
 
 impl Kernels for Cpu {}
+impl<L: device::Launcher> Kernels for Device<L> {}
 
 /// Everything a backend must be able to do.
 pub trait Kernels:

@@ -7,6 +7,7 @@ mod buffer;
 mod fault;
 mod launch;
 mod meter;
+mod missing;
 mod partial;
 mod place;
 mod rms_norm;
