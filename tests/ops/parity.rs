@@ -1,17 +1,15 @@
 //! Compares every backend in reach with the CPU on the same inputs.
 
 use half::bf16;
-use ltrain::backend::{Cpu, Device, Emu, EmuMode, Kernels};
+use ltrain::backend::{Cpu, Kernels};
 use ltrain::error::Result;
 use ltrain::tensor::Tensor;
 
 use crate::check::floats;
+use crate::common::backends::backends;
 
 /// Largest relative error of one rounding to bf16, whose numbers between 1 and 2 are 2^-7 apart.
 pub const BF16: f64 = 1.0 / 256.0;
-
-/// Elements up to which the race detector watches every access: it is several times slower than the other modes.
-const WATCHED: usize = 40_000;
 
 /// The values that bf16 can hold next to those of `x`: what a device gets to see.
 pub fn rounded(x: &Tensor) -> Tensor {
@@ -19,14 +17,6 @@ pub fn rounded(x: &Tensor) -> Tensor {
         Ok(v) => Tensor::f32(v.iter().map(|&v| bf16::from_f32(v).to_f32()).collect(), x.shape()),
         Err(_) => x.clone(),
     }
-}
-
-/// The backends besides the CPU, by name. The first is the one whose bits all emulations must repeat.
-pub fn backends(elements: usize) -> Vec<(String, Box<dyn Kernels>)> {
-    let late = (1..=3).map(|seed| EmuMode::Late { seed });
-    let race = (elements <= WATCHED).then_some(EmuMode::Race);
-    let modes = std::iter::once(EmuMode::Eager).chain(late).chain(race);
-    modes.map(|mode| (format!("emu {mode:?}"), Box::new(Device::new(Emu::new(mode), u64::MAX)) as Box<dyn Kernels>)).collect()
 }
 
 /// Runs `op` on the CPU and on every other backend. `op` gets the backend and its copies of `inputs`, whose floats are rounded

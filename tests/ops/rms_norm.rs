@@ -78,10 +78,10 @@ fn every_backend_agrees_backward() {
 
 #[test]
 fn a_width_that_kernels_cannot_read_is_refused_with_advice() {
-    use ltrain::backend::{Device, Emu, EmuMode};
+    use ltrain::backend::EmuMode;
     use ltrain::error::{Error, Explain as _};
     use ltrain::ops::place::PlaceKernels as _;
-    let device = Device::new(Emu::new(EmuMode::Eager), u64::MAX);
+    let device = crate::common::backends::emulated(EmuMode::Eager);
     for width in [12, 8200] {
         let [x, w] = [ramp([2, 3, width], 0.1), ramp([width], 0.7)].map(|t| device.place(&t).unwrap());
         let error: Error = device.rms_norm_fwd(&x, &w, EPS).unwrap_err();
