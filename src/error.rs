@@ -79,6 +79,8 @@ domains! {
     Synthetic(crate::data::synthetic::SyntheticError),
     /// A device that was asked for and is not there.
     Device(crate::backend::DeviceError),
+    /// A run that a device has no room for.
+    Memory(crate::plan::DoesNotFit),
     /// A device that failed while it worked.
     Fault(crate::backend::device::Fault),
     /// A training run that cannot go on.

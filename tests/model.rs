@@ -189,7 +189,7 @@ fn thirty_steps_follow_pytorch() {
     let mut model = load("llama");
     model.params.iter_mut().for_each(|p| p.trainable = true);
     let config = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
-    let mut optimizer = AdamW::new(config, &model.params);
+    let mut optimizer = AdamW::new(config, &model.params, &Cpu).unwrap();
     let schedule = Schedule { peak: 3e-3, warmup: 5, steps: 30, shape: Shape::Cosine, floor: 0.1 };
     let batches: Vec<_> = (0..4).map(|i| batch(&golden, &format!("batch{i}."))).collect();
     let (losses, norms, lrs) = (golden.f32("losses").0, golden.f32("grad_norms").0, golden.f32("lrs").0);

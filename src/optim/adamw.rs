@@ -47,13 +47,14 @@ pub struct StepStats {
 }
 
 impl AdamW {
-    /// Zero moments for the trainable parameters.
-    pub fn new(config: AdamWConfig, params: &Params) -> Self {
-        let zeros = |p: &Param| [Tensor::zeros(p.value.shape()), Tensor::zeros(p.value.shape())];
-        Self { config, moments: params.iter().map(|p| p.trainable.then(|| zeros(p))).collect(), step: 0 }
+    /// Zero moments for the trainable parameters, in the backend's memory.
+    pub fn new(config: AdamWConfig, params: &Params, kernels: &dyn Kernels) -> Result<Self> {
+        let zeros = |p: &Param| Ok([kernels.zeros_exact(p.value.shape())?, kernels.zeros_exact(p.value.shape())?]);
+        let moments = params.iter().map(|p| p.trainable.then(|| zeros(p)).transpose()).collect::<Result<_>>()?;
+        Ok(Self { config, moments, step: 0 })
     }
 
-    /// Moves the moments into the backend's memory.
+    /// Moves moments that were put back into the backend's memory.
     pub fn place(&mut self, kernels: &dyn Kernels) -> Result<()> {
         for moment in self.moments.iter_mut().flatten().flatten() {
             *moment = kernels.place_exact(moment)?;

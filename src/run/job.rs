@@ -280,7 +280,7 @@ pub fn colour() -> Colour {
 }
 
 /// `0.67 M`, `8.03 B`.
-fn human_count(n: u64) -> String {
+pub(super) fn human_count(n: u64) -> String {
     match n as f64 {
         n if n >= 1e9 => format!("{:.2} B", n / 1e9),
         n => format!("{:.2} M", n / 1e6),

@@ -43,7 +43,7 @@ fn ten_clipped_steps_follow_pytorch() {
         max_grad_norm: number("max_grad_norm"),
     };
     let norms = file.f32("grad_norms").0;
-    let mut optimizer = AdamW::new(config, &params);
+    let mut optimizer = AdamW::new(config, &params, &Cpu).unwrap();
     assert_eq!(norms.len(), 10);
     for (step, &norm) in norms.iter().enumerate() {
         let given = grads(&params, (0..3).map(|i| golden(format!("step{step}.g{i}"))).collect());
@@ -64,7 +64,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
     let mut params = Params::default();
     let id = params.push("p", ramp([3, 2], 0.1));
     params.get_mut(id).trainable = true;
-    let mut optimizer = AdamW::new(AdamWConfig::default(), &params);
+    let mut optimizer = AdamW::new(AdamWConfig::default(), &params, &Cpu).unwrap();
     for bad in [f32::NAN, f32::INFINITY] {
         let given = grads(&params, vec![Tensor::f32(vec![1.0, 1.0, bad, 1.0, 1.0, 1.0], [3, 2])]);
         let stats = optimizer.apply(&Cpu, &mut params, &given, |_| 0.1).unwrap();

@@ -85,6 +85,13 @@ impl<L> Metered<L> {
         &self.inner
     }
 
+    /// What was in use when most was, since the last call.
+    pub fn take_peak(&self) -> Bytes {
+        let mut usage = self.counters();
+        let used = usage.used;
+        std::mem::replace(&mut usage.at_peak, used)
+    }
+
     /// What was counted so far.
     pub fn usage(&self) -> Usage {
         *self.counters()
