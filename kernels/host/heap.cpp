@@ -40,11 +40,15 @@ struct Heap {
     bool open() {
         for (uint64_t size = kHeapReserve; size >= kHeapReserveLeast; size /= 2) {
             void* p = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-            if (p != MAP_FAILED) {
+            if (p == MAP_FAILED) {
+                continue;
+            }
+            if (race_heap(size)) {
                 base = top = (uint8_t*)p;
                 reserved = size;
                 return true;
             }
+            munmap(p, size);
         }
         return false;
     }
@@ -61,8 +65,6 @@ size_t rounded(size_t bytes) { return bytes == 0 ? kGrain : (bytes + kGrain - 1)
 }  // namespace
 
 uint8_t* heap_base() { return heap().base; }
-
-uint64_t heap_reserved() { return heap().reserved; }
 
 bool in_heap(const void* p) {
     const Heap& h = heap();

@@ -12,11 +12,12 @@
 
 namespace simt::SIMT_VARIANT {
 extern const Collective kSyncWarp, kShuffle, kBallot;
-}
+void memory_fence();
+}  // namespace simt::SIMT_VARIANT
 
 static inline void __syncthreads() { simt::barrier(0, 0, true); }
 static inline void __syncwarp(uint32_t mask = simt::kFullMask) { simt::meet(simt::kSyncWarp, mask, nullptr); }
-SIMT_NOT_INSTRUMENTED static inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+static inline void __threadfence() { simt::memory_fence(); }
 static inline void __threadfence_block() {}
 
 // ---- shuffles and votes ----
@@ -84,16 +85,29 @@ static inline int __all_sync(uint32_t mask, int vote) { return __ballot_sync(mas
 
 namespace simt::SIMT_VARIANT {
 
+// In the runtime, out of reach of the race detector's instruments.
+uint32_t atomic_load(const uint32_t* p);
+uint64_t atomic_load(const uint64_t* p);
+bool atomic_replace(uint32_t* p, uint32_t* before, uint32_t after);
+bool atomic_replace(uint64_t* p, uint64_t* before, uint64_t after);
+
+template <class To, class From>
+static inline To bits_as(From from) {
+    static_assert(sizeof(To) == sizeof(From), "a value of the same size");
+    To to;
+    memcpy(&to, &from, sizeof(to));
+    return to;
+}
+
 template <class T, class F>
-SIMT_NOT_INSTRUMENTED static inline T read_modify_write(T* p, F change) {
+static inline T read_modify_write(T* p, F change) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "atomics have four or eight bytes");
+    using Word = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
     saw(p, sizeof(T), Access::Atomic);
-    T before, after;
-    __atomic_load(p, &before, __ATOMIC_RELAXED);
-    do {
-        after = change(before);
-    } while (!__atomic_compare_exchange(p, &before, &after, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
-    return before;
+    Word before = atomic_load((Word*)p);
+    while (!atomic_replace((Word*)p, &before, bits_as<Word>(change(bits_as<T>(before))))) {
+    }
+    return bits_as<T>(before);
 }
 
 template <class T>
@@ -101,10 +115,10 @@ using Same = std::common_type_t<T>;  // keeps an argument out of deduction
 
 }  // namespace simt::SIMT_VARIANT
 
-#define SIMT_ATOMIC(name, after)                                                                      \
-    template <class T>                                                                                \
-    SIMT_NOT_INSTRUMENTED static inline T name(T* p, simt::Same<T> v) {                               \
-        return simt::read_modify_write(p, [=](T old) SIMT_NOT_INSTRUMENTED -> T { return after; });   \
+#define SIMT_ATOMIC(name, after)                                                \
+    template <class T>                                                          \
+    static inline T name(T* p, simt::Same<T> v) {                               \
+        return simt::read_modify_write(p, [=](T old) -> T { return after; });   \
     }
 SIMT_ATOMIC(atomicAdd, old + v)
 SIMT_ATOMIC(atomicSub, old - v)
@@ -119,8 +133,8 @@ SIMT_ATOMIC(atomicDec, old == 0 || old > v ? v : old - 1)
 #undef SIMT_ATOMIC
 
 template <class T>
-SIMT_NOT_INSTRUMENTED static inline T atomicCAS(T* p, simt::Same<T> expected, simt::Same<T> v) {
-    return simt::read_modify_write(p, [=](T old) SIMT_NOT_INSTRUMENTED -> T { return old == expected ? v : old; });
+static inline T atomicCAS(T* p, simt::Same<T> expected, simt::Same<T> v) {
+    return simt::read_modify_write(p, [=](T old) -> T { return old == expected ? v : old; });
 }
 
 // ---- loads and stores with a hint ----
@@ -149,18 +163,6 @@ SIMT_STORE(__stwt)
 #undef SIMT_STORE
 
 // ---- bits ----
-
-namespace simt::SIMT_VARIANT {
-
-template <class To, class From>
-static inline To bits_as(From from) {
-    static_assert(sizeof(To) == sizeof(From), "a value of the same size");
-    To to;
-    memcpy(&to, &from, sizeof(to));
-    return to;
-}
-
-}  // namespace simt::SIMT_VARIANT
 
 static inline float __uint_as_float(uint32_t u) { return simt::bits_as<float>(u); }
 static inline float __int_as_float(int i) { return simt::bits_as<float>(i); }

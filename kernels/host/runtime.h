@@ -197,7 +197,6 @@ struct Allocation {
 };
 bool find_allocation(const void* p, Allocation* found);
 uint8_t* heap_base();
-uint64_t heap_reserved();
 constexpr uint64_t kHeapReserve = 1ull << 42;  // addresses, of which less is taken where they are short
 constexpr uint64_t kHeapReserveLeast = 1ull << 36;
 
@@ -207,8 +206,9 @@ void catch_faults();
 // ---- launch.cpp ----
 void set_error(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
-// ---- race.cpp ----
+// ---- race.cpp, watch.cpp ----
 #ifdef SIMT_SAN
+void race_shared_access(const uint8_t* p, uint32_t bytes, Access access);
 void race_block(Worker& w);
 void race_shared(uint32_t address, uint32_t bytes);  // shared memory that begins to exist
 void race_release(Clocks& into);
@@ -218,6 +218,7 @@ uint32_t race_agent_starts(uint32_t agent);
 void race_agent_access(uint32_t agent, uint32_t address, uint32_t bytes, bool write);
 void race_agent_done(uint32_t agent, uint32_t clock, uint32_t lanes);
 void race_agent_arrives(Clocks& into, uint32_t agent, uint32_t clock);
+bool race_heap(uint64_t bytes);  // makes room for what is known about so much device memory
 void race_freed(const void* p, size_t bytes);
 #else
 static inline void race_block(Worker&) {}
@@ -229,6 +230,7 @@ static inline uint32_t race_agent_starts(uint32_t) { return 0; }
 static inline void race_agent_access(uint32_t, uint32_t, uint32_t, bool) {}
 static inline void race_agent_done(uint32_t, uint32_t, uint32_t) {}
 static inline void race_agent_arrives(Clocks&, uint32_t, uint32_t) {}
+static inline bool race_heap(uint64_t) { return true; }
 static inline void race_freed(const void*, size_t) {}
 #endif
 

@@ -1,4 +1,4 @@
-// shared.cpp: a block's shared memory
+// shared.cpp: a block's shared memory, and memory that blocks share by atomics
 #include <cstring>
 
 #include "runtime.h"
@@ -40,6 +40,21 @@ void* static_shared(const void* key, uint32_t bytes, uint32_t align) {
     memset(b.shared + at, kPoison, bytes);
     race_shared(at, bytes);
     return b.shared + at;
+}
+
+// ---- atomics ----
+
+void memory_fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
+uint32_t atomic_load(const uint32_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+uint64_t atomic_load(const uint64_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+
+bool atomic_replace(uint32_t* p, uint32_t* before, uint32_t after) {
+    return __atomic_compare_exchange_n(p, before, after, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+bool atomic_replace(uint64_t* p, uint64_t* before, uint64_t after) {
+    return __atomic_compare_exchange_n(p, before, after, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
 }  // namespace simt::SIMT_VARIANT

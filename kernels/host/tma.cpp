@@ -41,6 +41,9 @@ static void copy_chunk(const TmaOp& op, uint8_t* shared, int64_t x, int64_t y) {
     }
     uint8_t* global = m.base + y * (int64_t)m.stride[0] + x * size;
     const size_t skip = first * size, bytes = (last - first) * size;
+    if (bytes) {
+        saw(global + skip, (uint32_t)bytes, op.load ? Access::Read : Access::Write);
+    }
     if (op.load) {
         memset(shared, 0, kChunk);
         if (bytes) {
