@@ -48,7 +48,7 @@ impl Kernels {
         let mut runtime: Vec<_> =
             list.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "cpp")).collect();
         runtime.sort();
-        for build in [Build::Plain] {
+        for build in [Build::Plain, Build::Race] {
             self.library(build, &generated, &runtime, out)?;
         }
         Ok(())

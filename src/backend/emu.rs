@@ -40,6 +40,7 @@ macro_rules! simt {
 }
 
 simt!(PLAIN: simt_launch simt_last_error simt_malloc simt_free simt_check_range);
+simt!(RACE: simt_race_launch simt_race_last_error simt_race_malloc simt_race_free simt_race_check_range);
 
 /// The functions of one build of the emulation.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +78,7 @@ pub struct Emu {
 impl Emu {
     /// A device that runs kernels in one way.
     pub fn new(mode: EmuMode) -> Self {
-        Self { mode, calls: PLAIN }
+        Self { mode, calls: if mode == EmuMode::Race { RACE } else { PLAIN } }
     }
 
     fn last_error(&self) -> String {
