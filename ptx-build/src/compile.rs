@@ -5,10 +5,9 @@ use std::fs;
 use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::kernels::{KernelFile, Kernels};
+use crate::kernels::{KernelFile, Kernels, texts, with_ending};
+use crate::parallel::in_parallel;
 use crate::{Error, Nvcc};
 
 /// What a kernel is compiled for.
@@ -60,45 +59,21 @@ impl Kernels {
     /// # Errors
     /// The first kernel that nvcc refuses or loses, or that spills though it is hot.
     pub fn compile(&self, nvcc: &Nvcc, hot: &[&str], out: &Path) -> Result<Vec<Compiled>, Error> {
-        let headers = self.headers()?;
+        let headers = texts(&with_ending(&self.folder, "cuh")?)?.concat();
         let jobs: Vec<_> = self.files.iter().flat_map(|file| TARGETS.map(|target| (file, target))).collect();
-        let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
-        std::thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| {
-                    while let Some((n, (file, target))) =
-                        Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|n| Some((n, *jobs.get(n)?)))
-                    {
-                        let result = self.compile_one(nvcc, file, target, &headers, out);
-                        done.lock().expect("compile: no worker panics").push((n, result));
-                    }
-                });
-            }
-        });
-        let mut done = done.into_inner().expect("compile: no worker panics");
-        done.sort_by_key(|(n, _)| *n);
-        let compiled = done.into_iter().map(|(_, result)| result).collect::<Result<Vec<_>, _>>()?;
+        let compiled = in_parallel(&jobs, |(file, target)| self.compile_one(nvcc, file, *target, &headers, out));
+        let compiled = compiled.into_iter().collect::<Result<Vec<_>, _>>()?;
         for (file, image) in jobs.iter().map(|(file, _)| file).zip(&compiled) {
             check(file, image, hot)?;
         }
         Ok(compiled)
     }
 
-    /// The text of all headers, which any file may include.
-    fn headers(&self) -> Result<String, Error> {
-        let read = |path: &Path| fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source });
-        let list = fs::read_dir(&self.folder).map_err(|source| Error::Read { path: self.folder.clone(), source })?;
-        let mut paths: Vec<_> = list.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "cuh")).collect();
-        paths.sort();
-        paths.iter().map(|p| read(p)).collect()
-    }
-
     fn compile_one(&self, nvcc: &Nvcc, file: &KernelFile, target: Target, headers: &str, out: &Path) -> Result<Compiled, Error> {
         let Target { arch, kind } = target;
         let output = out.join(format!("{}.{arch}.{kind}", file.name));
         let log = output.with_extension(format!("{kind}.log"));
-        let text = fs::read_to_string(&file.path).map_err(|source| Error::Read { path: file.path.clone(), source })?;
+        let text = texts(std::slice::from_ref(&file.path))?;
         let mut hasher = DefaultHasher::new();
         (text, headers, arch, &nvcc.path).hash(&mut hasher);
         let key = format!("{:016x}\n", hasher.finish());
@@ -173,7 +148,7 @@ fn resources(said: &str) -> Vec<Resources> {
 
 #[cfg(all(test, unix))]
 mod tests {
-    use std::sync::{MutexGuard, PoisonError};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
     use super::*;
     use crate::scratch::Scratch;

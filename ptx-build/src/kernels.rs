@@ -35,11 +35,8 @@ impl Kernels {
     /// [`Error::Read`], [`Error::Grammar`], and [`Error::Twice`] for a name that two kernels share.
     pub fn in_dir(folder: impl Into<PathBuf>) -> Result<Self, Error> {
         let folder = folder.into();
-        let list = || -> std::io::Result<Vec<PathBuf>> { fs::read_dir(&folder)?.map(|e| Ok(e?.path())).collect() };
-        let mut paths = list().map_err(|source| Error::Read { path: folder.clone(), source })?;
-        paths.retain(|p| p.extension().is_some_and(|e| e == "cu"));
-        paths.sort();
-        let files = paths.into_iter().map(|path| read_file(&folder, path)).collect::<Result<Vec<_>, _>>()?;
+        let files =
+            with_ending(&folder, "cu")?.into_iter().map(|path| read_file(&folder, path)).collect::<Result<Vec<_>, _>>()?;
         let kernels = Self { folder, files };
         let mut names: Vec<_> = kernels.all().map(|k| k.name.as_str()).collect();
         names.sort_unstable();
@@ -83,6 +80,20 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), Error> {
         return Ok(());
     }
     fs::write(path, text).map_err(|source| Error::Write { path: path.into(), source })
+}
+
+/// The files of a folder with this ending, by name.
+pub(crate) fn with_ending(folder: &Path, ending: &str) -> Result<Vec<PathBuf>, Error> {
+    let list = || -> std::io::Result<Vec<PathBuf>> { fs::read_dir(folder)?.map(|e| Ok(e?.path())).collect() };
+    let mut paths = list().map_err(|source| Error::Read { path: folder.into(), source })?;
+    paths.retain(|p| p.extension().is_some_and(|e| e == ending));
+    paths.sort();
+    Ok(paths)
+}
+
+/// The texts of files.
+pub(crate) fn texts(paths: &[PathBuf]) -> Result<Vec<String>, Error> {
+    paths.iter().map(|path| read(path)).collect()
 }
 
 fn read(path: &Path) -> Result<String, Error> {

@@ -18,6 +18,7 @@ mod error;
 mod host;
 mod kernels;
 mod nvcc;
+mod parallel;
 #[cfg(test)]
 mod scratch;
 mod signature;
