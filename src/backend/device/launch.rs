@@ -75,6 +75,11 @@ macro_rules! pointer {
             pub(super) fn new(address: u64) -> Self {
                 Self(address, PhantomData)
             }
+
+            /// The same memory from element `n` on.
+            pub(super) fn from(self, n: usize) -> Self {
+                Self::new(self.0 + (n * size_of::<E>()) as u64)
+            }
         }
 
         impl<E> Clone for $name<E> {

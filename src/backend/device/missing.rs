@@ -4,11 +4,8 @@ use super::{Device, Launcher};
 use crate::error::Result;
 use crate::ops::attention::{AttentionKernels, AttentionSaved, Segments};
 use crate::ops::bias::BiasKernels;
-use crate::ops::cross_entropy::{CrossEntropyKernels, CrossEntropyOut, Targets};
 use crate::ops::elementwise::ElementwiseKernels;
 use crate::ops::embedding::EmbeddingKernels;
-use crate::ops::linear::LinearKernels;
-use crate::ops::lora_linear::{LoraGrads, LoraLinearKernels, LoraWeights};
 use crate::ops::optim::{AdamWStep, AdamWTensor, OptimKernels};
 use crate::ops::rope::{RopeFreqs, RopeKernels, RopeTable};
 use crate::ops::swiglu::SwigluKernels;
@@ -32,12 +29,6 @@ impl<L: Launcher> BiasKernels for Device<L> {
     }
 }
 
-impl<L: Launcher> CrossEntropyKernels for Device<L> {
-    fn cross_entropy(&self, _: &Tensor, _: &Tensor, _: &Targets, _: f32, _: [bool; 2]) -> Result<CrossEntropyOut> {
-        unimplemented!()
-    }
-}
-
 impl<L: Launcher> ElementwiseKernels for Device<L> {
     fn add(&self, _: &Tensor, _: &Tensor) -> Result<Tensor> {
         unimplemented!()
@@ -55,27 +46,6 @@ impl<L: Launcher> EmbeddingKernels for Device<L> {
         unimplemented!()
     }
     fn embedding_bwd(&self, _: &Tensor, _: &Tensor, _: usize) -> Result<Tensor> {
-        unimplemented!()
-    }
-}
-
-impl<L: Launcher> LinearKernels for Device<L> {
-    fn linear_fwd(&self, _: &Tensor, _: &Tensor) -> Result<Tensor> {
-        unimplemented!()
-    }
-    fn linear_bwd_x(&self, _: &Tensor, _: &Tensor) -> Result<Tensor> {
-        unimplemented!()
-    }
-    fn linear_bwd_w(&self, _: &Tensor, _: &Tensor) -> Result<Tensor> {
-        unimplemented!()
-    }
-}
-
-impl<L: Launcher> LoraLinearKernels for Device<L> {
-    fn lora_linear_fwd(&self, _: &Tensor, _: &LoraWeights) -> Result<(Tensor, Tensor)> {
-        unimplemented!()
-    }
-    fn lora_linear_bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, _: &LoraWeights, _: bool) -> Result<LoraGrads> {
         unimplemented!()
     }
 }

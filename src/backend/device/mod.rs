@@ -4,8 +4,12 @@
 //! test this code too. Weights and activations are bf16, statistics, parameter gradients and optimiser state f32.
 
 mod buffer;
+mod cross_entropy;
 mod fault;
 mod launch;
+mod linear;
+mod lora_linear;
+mod matmul;
 mod meter;
 mod missing;
 mod partial;
