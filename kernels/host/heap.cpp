@@ -1,7 +1,7 @@
 // heap.cpp: device memory, in which every step outside an allocation is a fault
 //
-// An allocation ends at a page that nobody may touch (but for the 15 bytes that round its size up), begins behind another, and
-// its addresses are never used again. Freed pages go back to the system.
+// An allocation ends at a page that nobody may touch (but for the 15 bytes that round its size up) and begins behind another;
+// what is left of its first page is looked at when it is freed. Its addresses are never used again, its pages go back.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -58,6 +58,15 @@ struct Heap {
 Heap& heap() {
     static Heap* const only = new Heap();
     return *only;
+}
+
+bool is_poison(const uint8_t* from, const uint8_t* end) {
+    for (; from < end; from++) {
+        if (*from != kPoison) {
+            return false;
+        }
+    }
+    return true;
 }
 
 size_t rounded(size_t bytes) { return bytes == 0 ? kGrain : (bytes + kGrain - 1) / kGrain * kGrain; }
@@ -128,7 +137,7 @@ void* SIMT_C(malloc)(size_t bytes) {
         start = first + pages - used;
         h.records.push_back({start, bytes, 0});
     }
-    memset(start, kPoison, used);
+    memset(start + used - pages, kPoison, pages);
     return start;
 }
 
@@ -145,10 +154,15 @@ int SIMT_C(free)(void* p) {
     const size_t bytes = r->bytes;
     uint8_t* first = (uint8_t*)((uintptr_t)p & ~(page - 1));
     uint8_t* end = (uint8_t*)p + rounded(bytes);
+    const bool clean = is_poison(first, r->start) && is_poison(r->start + bytes, end);
     race_freed(p, bytes);
     // A new mapping rather than mprotect: it melts into its neighbours, so the process's memory map stays short.
     if (mmap(first, end - first, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
         set_error("freed memory cannot be closed: %s", strerror(errno));
+        return SIMT_INVALID;
+    }
+    if (!clean) {
+        set_error("something wrote just before or behind the freed allocation of %zu bytes at %p", bytes, p);
         return SIMT_INVALID;
     }
     return SIMT_OK;

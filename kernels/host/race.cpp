@@ -19,7 +19,7 @@ constexpr uint32_t kCell = 2;  // bytes that are looked at as one; neighbours wi
 
 struct Cell {
     uint16_t writer, reader[2];  // the last writer, and the last two readers since
-    bool written_async, written_atomic;
+    bool written_async, written_atomic, in_flight;
     uint32_t write_clock, read_clock[2];
 };
 
@@ -164,6 +164,11 @@ static void look(uint32_t address, uint32_t bytes, Access access, uint32_t me, u
     const char* name = access == Access::Read ? (async ? "background read" : "read") : async ? "background write" : "write";
     for (uint32_t i = address / kCell; i < (address + bytes + kCell - 1) / kCell; i++) {
         Cell& c = r.cells[i];
+        if (c.in_flight) {
+            char place[100];
+            place_of(i * kCell, place, sizeof(place));
+            fail("RACE on %s: this %s while a cp.async of thread %u to it is in flight", place, name, c.writer);
+        }
         const bool both_atomic = access == Access::Atomic && c.written_atomic;
         if (c.write_clock && c.writer != me && c.write_clock > known[c.writer] && !both_atomic) {
             race_on_shared(name, "write", i * kCell, c.writer);
@@ -183,7 +188,7 @@ static void look(uint32_t address, uint32_t bytes, Access access, uint32_t me, u
                     race_on_shared(name, "read", i * kCell, c.reader[k]);
                 }
             }
-            c = Cell{(uint16_t)me, {0, 0}, async, access == Access::Atomic, clock, {0, 0}};
+            c = Cell{(uint16_t)me, {0, 0}, async, access == Access::Atomic, false, clock, {0, 0}};
         } else {
             if (c.reader[0] != me) {
                 c.reader[1] = c.reader[0];
@@ -198,6 +203,26 @@ static void look(uint32_t address, uint32_t bytes, Access access, uint32_t me, u
 void race_agent_access(uint32_t agent, uint32_t address, uint32_t bytes, bool write) {
     Worker& w = worker();
     look(address, bytes, write ? Access::Write : Access::Read, w.block.threads + agent, w.race->agent_clock[agent], true);
+}
+
+// From here on nobody may touch the place, this thread included, until this thread has waited.
+void race_copy_starts(uint32_t address, uint32_t bytes) {
+    Race& r = *worker().race;
+    const uint32_t thread = here.fiber->thread;
+    look(address, bytes, Access::Write, thread, r.of(thread)[thread], false);
+    for (uint32_t i = address / kCell; i < (address + bytes) / kCell; i++) {
+        r.cells[i].in_flight = true;
+    }
+}
+
+// The write counts as done now, so that only what this thread releases from here on tells others of it.
+void race_copy_lands(const void* p, uint32_t bytes) {
+    Worker& w = worker();
+    const uint32_t thread = here.fiber->thread, address = shared_address(p);
+    for (uint32_t i = address / kCell; i < (address + bytes) / kCell; i++) {
+        w.race->cells[i].in_flight = false;
+        w.race->cells[i].write_clock = w.race->of(thread)[thread];
+    }
 }
 
 void race_shared_access(const uint8_t* p, uint32_t bytes, Access access) {
