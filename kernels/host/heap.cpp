@@ -16,6 +16,7 @@ namespace simt::SIMT_VARIANT {
 namespace {
 
 constexpr size_t kGrain = 16;
+constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE of Linux 5.14, which older headers lack
 
 struct Record {
     uint8_t* start;
@@ -100,9 +101,11 @@ void describe_address(const void* p, char* text, size_t size) {
     const Record* end = h.records.data() + h.records.size();
     const long into = r ? (long)((uint8_t*)p - r->start) : 0;
     if (r && into < (long)r->bytes) {
-        snprintf(text, size, "%s%ld bytes into an allocation of %zu bytes", r->freed ? "use after free, " : "", into, (size_t)r->bytes);
+        const char* state = r->freed ? "use after free, " : "";
+        snprintf(text, size, "%s%ld bytes into an allocation of %zu bytes", state, into, (size_t)r->bytes);
     } else if (next < end && next->start - (uint8_t*)p < (r ? into - (long)r->bytes : kNear)) {
-        snprintf(text, size, "%ld bytes before an allocation of %zu bytes", (long)(next->start - (uint8_t*)p), (size_t)next->bytes);
+        const long before = (long)(next->start - (uint8_t*)p);
+        snprintf(text, size, "%ld bytes before an allocation of %zu bytes", before, (size_t)next->bytes);
     } else if (r) {
         snprintf(text, size, "%ld bytes into an allocation of %zu bytes", into, (size_t)r->bytes);
     } else {
@@ -125,19 +128,24 @@ void* SIMT_C(malloc)(size_t bytes) {
             return nullptr;
         }
         if (pages > h.reserved || h.top + pages + 2 * page > h.base + h.reserved) {
-            set_error("no room for %zu bytes: all %llu bytes of addresses were given out once", bytes, (unsigned long long)h.reserved);
+            set_error("no room for %zu bytes: all %llu bytes of addresses were given out", bytes, (unsigned long long)h.reserved);
             return nullptr;
         }
-        uint8_t* first = h.top + page;
-        if (mprotect(first, pages, PROT_READ | PROT_WRITE) != 0) {
+        uint8_t* const opened = h.top + page;
+        if (mprotect(opened, pages, PROT_READ | PROT_WRITE) != 0) {
             set_error("no room for %zu bytes: %s", bytes, strerror(errno));
             return nullptr;
         }
-        h.top = first + pages;
-        start = first + pages - used;
+        h.top = opened + pages;
+        start = h.top - used;
         h.records.push_back({start, bytes, 0});
     }
-    memset(start + used - pages, kPoison, pages);
+    // All pages in one call rather than in one fault each; systems that do not know how fault.
+    uint8_t* const first = start + used - pages;
+    if (pages > page) {
+        madvise(first, pages, kPopulateWrite);
+    }
+    memset(first, kPoison, pages);
     return start;
 }
 

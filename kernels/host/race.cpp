@@ -35,6 +35,10 @@ struct Race {
     uint32_t* of(uint32_t thread) { return &known[(size_t)thread * stride]; }
 };
 
+static void forget(Race& r, uint32_t address, uint32_t bytes) {
+    memset((void*)&r.cells[address / kCell], 0, (bytes / kCell + 1) * sizeof(Cell));
+}
+
 void race_block(Worker& w) {
     if (!w.race) {
         w.race = new Race();
@@ -51,12 +55,10 @@ void race_block(Worker& w) {
     for (Clocks& c : w.barrier_clocks) {
         c.clear();
     }
-    memset((void*)&r.cells[w.block.dynamic_at / kCell], 0, ((w.block.shared_end - w.block.dynamic_at) / kCell + 1) * sizeof(Cell));
+    forget(r, w.block.dynamic_at, w.block.shared_end - w.block.dynamic_at);
 }
 
-void race_shared(uint32_t address, uint32_t bytes) {
-    memset((void*)&worker().race->cells[address / kCell], 0, (bytes / kCell + 1) * sizeof(Cell));
-}
+void race_shared(uint32_t address, uint32_t bytes) { forget(*worker().race, address, bytes); }
 
 // ---- who knows what ----
 
@@ -151,7 +153,8 @@ static void place_of(uint32_t address, char* text, size_t size) {
         snprintf(other, sizeof(other), "thread %u", who);
     } else {
         const uint32_t agent = who - threads;
-        snprintf(other, sizeof(other), "%s", agent < kFirstProductAgent ? "a TMA load" : agent < kFirstStoreAgent ? "a wgmma" : "a TMA store");
+        const bool load = agent < kFirstProductAgent, product = !load && agent < kFirstStoreAgent;
+        snprintf(other, sizeof(other), "%s", load ? "a TMA load" : product ? "a wgmma" : "a TMA store");
     }
     fail("RACE on %s: this %s and an earlier %s by %s have no order", place, access, earlier, other);
 }

@@ -78,7 +78,7 @@ static TmaOp checked(const TensorMap* map, uint32_t shared, int x, int y) {
     op.shared = shared;
     op.thread = here.fiber->thread;
     // The swizzle takes bits of the address itself, so a tile begins where its pattern does.
-    const uint32_t align = op.map.swizzle == 3 ? 8 * kAlign : op.map.swizzle == 2 ? 4 * kAlign : op.map.swizzle == 1 ? 2 * kAlign : kAlign;
+    const uint32_t align = kAlign << op.map.swizzle;
     if (shared % align != 0) {
         fail("TMA: the shared address 0x%x is not %u-byte aligned", shared, align);
     }
