@@ -31,8 +31,10 @@ struct alignas(64) TensorMap {
 #else
 
 #define DEV __device__ __forceinline__
-#define KERNEL_BOUNDS(threads, bytes, blocks, ...) __launch_bounds__(threads, blocks)
-#define KERNEL(...) extern "C" __global__ void KERNEL_BOUNDS(__VA_ARGS__, 0, 0, 0)
+#define KERNEL(...) KERNEL_OF(__VA_ARGS__, 0, 0, 0)
+#define KERNEL_OF(threads, bytes, blocks, ...)                                                                    \
+    static_assert((threads) <= 1024 && (bytes) <= 232448, "a block has at most 1024 threads and 227 KB of memory"); \
+    extern "C" __global__ void __launch_bounds__(threads, blocks)
 #define SHARED(T, name, n) __shared__ __align__(alignof(T) > 16 ? alignof(T) : 16) T name[n]
 #define SHARED_DYN(name) extern __shared__ __align__(1024) uint8_t name[]
 
@@ -162,8 +164,9 @@ DEV void mbar_arrive_expect_tx(uint32_t bar, uint32_t bytes) {
 
 // Waits for the end of the phase of this parity. mbarrier.try_wait.parity in a loop
 DEV void mbar_wait(uint32_t bar, uint32_t parity) {
-    asm volatile("{.reg .pred p; AGAIN: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @p bra DONE; bra AGAIN; DONE: }" ::"r"(
-                     bar),
+    asm volatile("{.reg .pred p; "
+                 "AGAIN: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; "
+                 "@p bra DONE; bra AGAIN; DONE: }" ::"r"(bar),
                  "r"(parity)
                  : "memory");
 }
@@ -189,8 +192,8 @@ DEV void tma_prefetch(const TensorMap* m) { asm volatile("prefetch.tensormap [%0
 // Loads the box at column x, row y; what lies outside the tensor is zero. The bytes of the whole box count at `bar`.
 // cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes
 DEV void tma_load_2d(uint32_t dst, const TensorMap* m, int x, int y, uint32_t bar) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(dst),
-                 "l"(m), "r"(x), "r"(y), "r"(bar)
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3}], [%4];" ::"r"(dst), "l"(m), "r"(x), "r"(y), "r"(bar)
                  : "memory");
 }
 
@@ -225,13 +228,13 @@ DEV void wgmma_wait() {
 // wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16
 #define PTX_ACC8(o) \
     "+f"(d[o]), "+f"(d[o + 1]), "+f"(d[o + 2]), "+f"(d[o + 3]), "+f"(d[o + 4]), "+f"(d[o + 5]), "+f"(d[o + 6]), "+f"(d[o + 7])
-#define PTX_WGMMA_M64N64K16(transpose_b)                                                   \
-    asm volatile("{.reg .pred p; setp.ne.b32 p, %34, 0; "                                  \
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "                   \
-                 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+#define PTX_WGMMA_M64N64K16(transpose_b)                                                             \
+    asm volatile("{.reg .pred p; setp.ne.b32 p, %34, 0; "                                            \
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "                             \
+                 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "           \
                  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, " \
-                 "%32, %33, p, 1, 1, 0, " #transpose_b ";}"                                \
-                 : PTX_ACC8(0), PTX_ACC8(8), PTX_ACC8(16), PTX_ACC8(24)                    \
+                 "%32, %33, p, 1, 1, 0, " #transpose_b ";}"                                          \
+                 : PTX_ACC8(0), PTX_ACC8(8), PTX_ACC8(16), PTX_ACC8(24)                              \
                  : "l"(desc_a), "l"(desc_b), "r"(accumulate))
 
 // b stored as 64 rows of n, its columns contiguous in k

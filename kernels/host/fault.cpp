@@ -42,8 +42,8 @@ void land() {
         describe_address(p, text, sizeof(text));
         append(w, "illegal access to %p: %s", p, text);
     } else if (p >= w.arena - page_size() && p < w.arena + kArena + page_size()) {
-        append(w, "illegal access outside the block's shared memory, at address %ld of it, which ends at %u", (long)(p - w.block.shared),
-               w.block.shared_end);
+        const long address = (long)(p - w.block.shared);
+        append(w, "illegal access to shared address %ld, beyond the block's %u bytes", address, w.block.shared_end);
     } else if (p >= w.stacks && p < w.stacks + stack_stride() * kMaxThreads) {
         append(w, "the thread's %zu bytes of stack are not enough", kStackSize);
     } else {

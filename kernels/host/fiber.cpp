@@ -93,7 +93,8 @@ Worker::Worker() : stacks_open(0), failed(false) {
     uint8_t* guarded = reserve(inside + 2 * page, PROT_NONE, "simt: shared memory");
     mprotect(guarded + page, inside, PROT_READ | PROT_WRITE);
     arena = guarded + page + inside - kArena;
-    copies = (Copy(*)[kCopiesInFlight])reserve(sizeof(Copy) * kCopiesInFlight * kMaxThreads, PROT_READ | PROT_WRITE, "simt: copies");
+    void* queues = reserve(sizeof(Copy) * kCopiesInFlight * kMaxThreads, PROT_READ | PROT_WRITE, "simt: copies");
+    copies = (Copy(*)[kCopiesInFlight])queues;
     race = nullptr;
 }
 

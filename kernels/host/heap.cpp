@@ -1,7 +1,7 @@
 // heap.cpp: device memory, in which every step outside an allocation is a fault
 //
-// An allocation ends at a page that nobody may touch (but for the 15 bytes that round its size up), begins behind another, and
-// its addresses are never used again. Freed pages go back to the system.
+// An allocation ends at a page that nobody may touch (but for the 15 bytes that round its size up) and begins behind another;
+// what is left of its first page is looked at when it is freed. Its addresses are never used again, its pages go back.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -16,6 +16,7 @@ namespace simt::SIMT_VARIANT {
 namespace {
 
 constexpr size_t kGrain = 16;
+constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE of Linux 5.14, which older headers lack
 
 struct Record {
     uint8_t* start;
@@ -60,6 +61,15 @@ Heap& heap() {
     return *only;
 }
 
+bool is_poison(const uint8_t* from, const uint8_t* end) {
+    for (; from < end; from++) {
+        if (*from != kPoison) {
+            return false;
+        }
+    }
+    return true;
+}
+
 size_t rounded(size_t bytes) { return bytes == 0 ? kGrain : (bytes + kGrain - 1) / kGrain * kGrain; }
 
 }  // namespace
@@ -91,9 +101,11 @@ void describe_address(const void* p, char* text, size_t size) {
     const Record* end = h.records.data() + h.records.size();
     const long into = r ? (long)((uint8_t*)p - r->start) : 0;
     if (r && into < (long)r->bytes) {
-        snprintf(text, size, "%s%ld bytes into an allocation of %zu bytes", r->freed ? "use after free, " : "", into, (size_t)r->bytes);
+        const char* state = r->freed ? "use after free, " : "";
+        snprintf(text, size, "%s%ld bytes into an allocation of %zu bytes", state, into, (size_t)r->bytes);
     } else if (next < end && next->start - (uint8_t*)p < (r ? into - (long)r->bytes : kNear)) {
-        snprintf(text, size, "%ld bytes before an allocation of %zu bytes", (long)(next->start - (uint8_t*)p), (size_t)next->bytes);
+        const long before = (long)(next->start - (uint8_t*)p);
+        snprintf(text, size, "%ld bytes before an allocation of %zu bytes", before, (size_t)next->bytes);
     } else if (r) {
         snprintf(text, size, "%ld bytes into an allocation of %zu bytes", into, (size_t)r->bytes);
     } else {
@@ -116,19 +128,24 @@ void* SIMT_C(malloc)(size_t bytes) {
             return nullptr;
         }
         if (pages > h.reserved || h.top + pages + 2 * page > h.base + h.reserved) {
-            set_error("no room for %zu bytes: all %llu bytes of addresses were given out once", bytes, (unsigned long long)h.reserved);
+            set_error("no room for %zu bytes: all %llu bytes of addresses were given out", bytes, (unsigned long long)h.reserved);
             return nullptr;
         }
-        uint8_t* first = h.top + page;
-        if (mprotect(first, pages, PROT_READ | PROT_WRITE) != 0) {
+        uint8_t* const opened = h.top + page;
+        if (mprotect(opened, pages, PROT_READ | PROT_WRITE) != 0) {
             set_error("no room for %zu bytes: %s", bytes, strerror(errno));
             return nullptr;
         }
-        h.top = first + pages;
-        start = first + pages - used;
+        h.top = opened + pages;
+        start = h.top - used;
         h.records.push_back({start, bytes, 0});
     }
-    memset(start, kPoison, used);
+    // All pages in one call rather than in one fault each; systems that do not know how fault.
+    uint8_t* const first = start + used - pages;
+    if (pages > page) {
+        madvise(first, pages, kPopulateWrite);
+    }
+    memset(first, kPoison, pages);
     return start;
 }
 
@@ -145,10 +162,15 @@ int SIMT_C(free)(void* p) {
     const size_t bytes = r->bytes;
     uint8_t* first = (uint8_t*)((uintptr_t)p & ~(page - 1));
     uint8_t* end = (uint8_t*)p + rounded(bytes);
+    const bool clean = is_poison(first, r->start) && is_poison(r->start + bytes, end);
     race_freed(p, bytes);
     // A new mapping rather than mprotect: it melts into its neighbours, so the process's memory map stays short.
     if (mmap(first, end - first, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
         set_error("freed memory cannot be closed: %s", strerror(errno));
+        return SIMT_INVALID;
+    }
+    if (!clean) {
+        set_error("something wrote just before or behind the freed allocation of %zu bytes at %p", bytes, p);
         return SIMT_INVALID;
     }
     return SIMT_OK;

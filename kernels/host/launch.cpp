@@ -20,12 +20,12 @@ thread_local std::string last_error;
 std::atomic<uint64_t> all_switches, all_collectives, launches;
 
 // A kernel, and how long one of its blocks took lately.
-struct Entry_ {
+struct Listed {
     const Kernel* kernel;
     std::atomic<uint32_t> block_ns;
 };
 
-using Table = std::unordered_map<std::string_view, Entry_>;
+using Table = std::unordered_map<std::string_view, Listed>;
 
 Table& table() {
     static Table* const all = [] {
@@ -177,7 +177,7 @@ int check(const Kernel& k, const uint32_t grid[3], uint32_t nparams, const uint3
         }
     }
     if (k.threads == 0 || k.threads > kMaxThreads || k.dynamic_shared > kSharedMax) {
-        set_error("kernel %s: %u threads and %u bytes of dynamic shared memory; at most %u and %u are possible", k.name, k.threads,
+        set_error("kernel %s: %u threads and %u bytes of dynamic shared memory, of at most %u and %u", k.name, k.threads,
                   k.dynamic_shared, kMaxThreads, kSharedMax);
         return SIMT_INVALID;
     }

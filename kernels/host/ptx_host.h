@@ -141,9 +141,12 @@ static inline void setmaxnreg_dec() {
 }
 
 static inline void tma_prefetch(const TensorMap* m) { simt::tma_check(m); }
-static inline void tma_load_2d(uint32_t dst, const TensorMap* m, int x, int y, uint32_t bar) { simt::tma_load(dst, m, x, y, bar); }
 static inline void tma_store_2d(const TensorMap* m, uint32_t src, int x, int y) { simt::tma_store(m, src, x, y); }
 static inline void tma_store_commit() { simt::tma_commit(); }
+
+static inline void tma_load_2d(uint32_t dst, const TensorMap* m, int x, int y, uint32_t bar) {
+    simt::tma_load(dst, m, x, y, bar);
+}
 
 template <int N>
 static inline void tma_store_wait() {

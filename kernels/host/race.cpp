@@ -19,7 +19,7 @@ constexpr uint32_t kCell = 2;  // bytes that are looked at as one; neighbours wi
 
 struct Cell {
     uint16_t writer, reader[2];  // the last writer, and the last two readers since
-    bool written_async, written_atomic;
+    bool written_async, written_atomic, in_flight;
     uint32_t write_clock, read_clock[2];
 };
 
@@ -34,6 +34,10 @@ struct Race {
 
     uint32_t* of(uint32_t thread) { return &known[(size_t)thread * stride]; }
 };
+
+static void forget(Race& r, uint32_t address, uint32_t bytes) {
+    memset((void*)&r.cells[address / kCell], 0, (bytes / kCell + 1) * sizeof(Cell));
+}
 
 void race_block(Worker& w) {
     if (!w.race) {
@@ -51,12 +55,10 @@ void race_block(Worker& w) {
     for (Clocks& c : w.barrier_clocks) {
         c.clear();
     }
-    memset((void*)&r.cells[w.block.dynamic_at / kCell], 0, ((w.block.shared_end - w.block.dynamic_at) / kCell + 1) * sizeof(Cell));
+    forget(r, w.block.dynamic_at, w.block.shared_end - w.block.dynamic_at);
 }
 
-void race_shared(uint32_t address, uint32_t bytes) {
-    memset((void*)&worker().race->cells[address / kCell], 0, (bytes / kCell + 1) * sizeof(Cell));
-}
+void race_shared(uint32_t address, uint32_t bytes) { forget(*worker().race, address, bytes); }
 
 // ---- who knows what ----
 
@@ -151,7 +153,8 @@ static void place_of(uint32_t address, char* text, size_t size) {
         snprintf(other, sizeof(other), "thread %u", who);
     } else {
         const uint32_t agent = who - threads;
-        snprintf(other, sizeof(other), "%s", agent < kFirstProductAgent ? "a TMA load" : agent < kFirstStoreAgent ? "a wgmma" : "a TMA store");
+        const bool load = agent < kFirstProductAgent, product = !load && agent < kFirstStoreAgent;
+        snprintf(other, sizeof(other), "%s", load ? "a TMA load" : product ? "a wgmma" : "a TMA store");
     }
     fail("RACE on %s: this %s and an earlier %s by %s have no order", place, access, earlier, other);
 }
@@ -164,6 +167,11 @@ static void look(uint32_t address, uint32_t bytes, Access access, uint32_t me, u
     const char* name = access == Access::Read ? (async ? "background read" : "read") : async ? "background write" : "write";
     for (uint32_t i = address / kCell; i < (address + bytes + kCell - 1) / kCell; i++) {
         Cell& c = r.cells[i];
+        if (c.in_flight) {
+            char place[100];
+            place_of(i * kCell, place, sizeof(place));
+            fail("RACE on %s: this %s while a cp.async of thread %u to it is in flight", place, name, c.writer);
+        }
         const bool both_atomic = access == Access::Atomic && c.written_atomic;
         if (c.write_clock && c.writer != me && c.write_clock > known[c.writer] && !both_atomic) {
             race_on_shared(name, "write", i * kCell, c.writer);
@@ -183,7 +191,7 @@ static void look(uint32_t address, uint32_t bytes, Access access, uint32_t me, u
                     race_on_shared(name, "read", i * kCell, c.reader[k]);
                 }
             }
-            c = Cell{(uint16_t)me, {0, 0}, async, access == Access::Atomic, clock, {0, 0}};
+            c = Cell{(uint16_t)me, {0, 0}, async, access == Access::Atomic, false, clock, {0, 0}};
         } else {
             if (c.reader[0] != me) {
                 c.reader[1] = c.reader[0];
@@ -198,6 +206,26 @@ static void look(uint32_t address, uint32_t bytes, Access access, uint32_t me, u
 void race_agent_access(uint32_t agent, uint32_t address, uint32_t bytes, bool write) {
     Worker& w = worker();
     look(address, bytes, write ? Access::Write : Access::Read, w.block.threads + agent, w.race->agent_clock[agent], true);
+}
+
+// From here on nobody may touch the place, this thread included, until this thread has waited.
+void race_copy_starts(uint32_t address, uint32_t bytes) {
+    Race& r = *worker().race;
+    const uint32_t thread = here.fiber->thread;
+    look(address, bytes, Access::Write, thread, r.of(thread)[thread], false);
+    for (uint32_t i = address / kCell; i < (address + bytes) / kCell; i++) {
+        r.cells[i].in_flight = true;
+    }
+}
+
+// The write counts as done now, so that only what this thread releases from here on tells others of it.
+void race_copy_lands(const void* p, uint32_t bytes) {
+    Worker& w = worker();
+    const uint32_t thread = here.fiber->thread, address = shared_address(p);
+    for (uint32_t i = address / kCell; i < (address + bytes) / kCell; i++) {
+        w.race->cells[i].in_flight = false;
+        w.race->cells[i].write_clock = w.race->of(thread)[thread];
+    }
 }
 
 void race_shared_access(const uint8_t* p, uint32_t bytes, Access access) {

@@ -208,6 +208,8 @@ void set_error(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
 // ---- race.cpp, watch.cpp ----
 #ifdef SIMT_SAN
+void race_copy_starts(uint32_t address, uint32_t bytes);
+void race_copy_lands(const void* p, uint32_t bytes);
 void race_shared_access(const uint8_t* p, uint32_t bytes, Access access);
 void race_block(Worker& w);
 void race_shared(uint32_t address, uint32_t bytes);  // shared memory that begins to exist
@@ -225,6 +227,8 @@ static inline void race_block(Worker&) {}
 static inline void race_shared(uint32_t, uint32_t) {}
 static inline void race_release(Clocks&) {}
 static inline void race_acquire(uint32_t, const Clocks&) {}
+static inline void race_copy_starts(uint32_t, uint32_t) {}
+static inline void race_copy_lands(const void*, uint32_t) {}
 static inline void race_sync_warp(uint32_t) {}
 static inline uint32_t race_agent_starts(uint32_t) { return 0; }
 static inline void race_agent_access(uint32_t, uint32_t, uint32_t, bool) {}

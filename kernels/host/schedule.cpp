@@ -52,7 +52,7 @@ void fail(const char* format, ...) {
 static void describe_wait(Worker& w, const Fiber& f) {
     if (strncmp(f.waits_in, "mbarrier", 8) == 0) {
         const MBarrier& m = mbarrier_at(f.object);
-        append(w, " at shared address 0x%x, parity %u (it is in phase %u, with %u of %u arrivals and %lld bytes missing)", f.object,
+        append(w, " at shared address 0x%x, parity %u (phase %u: %u of %u arrivals and %lld bytes are missing)", f.object,
                f.detail, m.phase, m.pending, m.count, (long long)m.bytes);
     } else if (strncmp(f.waits_in, "bar.sync", 8) == 0 || strcmp(f.waits_in, "__syncthreads") == 0) {
         const NamedBarrier& n = w.barriers[f.object];

@@ -32,7 +32,10 @@
 #define __launch_bounds__(...)
 
 #define DEV inline
-#define KERNEL(...) static void
+#define KERNEL(...) KERNEL_OF(__VA_ARGS__, 0, 0, 0)
+#define KERNEL_OF(threads, bytes, blocks, ...)                                                                     \
+    static_assert((threads) <= 1024 && (bytes) <= 232448, "a block has at most 1024 threads and 227 KB of memory"); \
+    static void
 
 #define threadIdx (::simt::here.fiber->tid)
 #define blockIdx (::simt::here.block->id)

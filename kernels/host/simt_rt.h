@@ -34,10 +34,18 @@ const char* SIMT_C(last_error)(void);
 // Device memory: filled with 0xFF, which is NaN, and ending at a page that nobody may touch; the start is 16-byte aligned. It is
 // plain memory for the host. Addresses are never given out twice. Null if there is no room.
 void* SIMT_C(malloc)(size_t bytes);
+
+// Also an error, with the memory freed, if somebody wrote just outside of it where no page guards it.
 int SIMT_C(free)(void* p);
 
 // An error unless all of [p, p + bytes) lies in one allocation. `write` only chooses the words.
 int SIMT_C(check_range)(const void* p, size_t bytes, int write);
+
+// Writes a two-dimensional tensor map, the 128 bytes that a kernel takes as TensorMap, with the rules of cuTensorMapEncodeTiled:
+// `columns` by `rows` elements, rows `row_stride` bytes apart, copied in boxes of `box_columns` by `box_rows`. `swizzle`: 0 none,
+// 1, 2, 3 for 32, 64, 128 bytes.
+int SIMT_C(tensor_map)(void* map, void* base, uint32_t element_size, uint64_t columns, uint64_t rows, uint64_t row_stride,
+                       uint32_t box_columns, uint32_t box_rows, uint32_t swizzle);
 
 // Switches between fibers and meetings of warps since the last call.
 void SIMT_C(stats)(uint64_t* switches, uint64_t* collectives);

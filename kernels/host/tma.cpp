@@ -78,7 +78,7 @@ static TmaOp checked(const TensorMap* map, uint32_t shared, int x, int y) {
     op.shared = shared;
     op.thread = here.fiber->thread;
     // The swizzle takes bits of the address itself, so a tile begins where its pattern does.
-    const uint32_t align = op.map.swizzle == 3 ? 8 * kAlign : op.map.swizzle == 2 ? 4 * kAlign : op.map.swizzle == 1 ? 2 * kAlign : kAlign;
+    const uint32_t align = kAlign << op.map.swizzle;
     if (shared % align != 0) {
         fail("TMA: the shared address 0x%x is not %u-byte aligned", shared, align);
     }
@@ -182,3 +182,48 @@ void tma_thread_exits(Worker& w) {
 }
 
 }  // namespace simt::SIMT_VARIANT
+
+using namespace simt;
+
+int SIMT_C(tensor_map)(void* map, void* base, uint32_t element_size, uint64_t columns, uint64_t rows, uint64_t row_stride,
+                       uint32_t box_columns, uint32_t box_rows, uint32_t swizzle) {
+    constexpr uint64_t kMaxSize = 1ull << 32, kMaxStride = 1ull << 40;
+    constexpr uint32_t kMaxBox = 256, kAlign = 16;
+    const char* wrong = nullptr;
+    if (element_size != 1 && element_size != 2 && element_size != 4 && element_size != 8) {
+        wrong = "elements have 1, 2, 4 or 8 bytes";
+    } else if ((uintptr_t)base % kAlign != 0 || row_stride % kAlign != 0) {
+        wrong = "the base and the stride of rows are multiples of 16 bytes";
+    } else if (columns == 0 || rows == 0 || columns > kMaxSize || rows > kMaxSize || row_stride >= kMaxStride) {
+        wrong = "sizes are 1 to 2^32, the stride is below 2^40 bytes";
+    } else if (row_stride < columns * element_size) {
+        wrong = "a row is not longer than the stride of rows";
+    } else if (box_columns == 0 || box_rows == 0 || box_columns > kMaxBox || box_rows > kMaxBox) {
+        wrong = "a box has 1 to 256 columns and rows";
+    } else if (box_columns * element_size % kAlign != 0) {
+        wrong = "a row of the box is a multiple of 16 bytes";
+    } else if (swizzle > 3 || (swizzle != 0 && box_columns * element_size > 16u << swizzle)) {
+        wrong = "a row of the box is not longer than what is swizzled";
+    }
+    if (wrong) {
+        set_error("tensor map: %s", wrong);
+        return SIMT_INVALID;
+    }
+    if (SIMT_C(check_range)(base, (rows - 1) * row_stride + columns * element_size, 0)) {
+        return SIMT_INVALID;
+    }
+    HostTensorMap host{};
+    host.magic = kTensorMapMagic;
+    host.base = (uint8_t*)base;
+    host.rank = 2;
+    host.element_size = element_size;
+    host.dim[0] = columns;
+    host.dim[1] = rows;
+    host.stride[0] = row_stride;
+    host.box[0] = box_columns;
+    host.box[1] = box_rows;
+    host.swizzle = swizzle;
+    memset(map, 0, sizeof(TensorMap));
+    memcpy(map, &host, sizeof(host));
+    return SIMT_OK;
+}
