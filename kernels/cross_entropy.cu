@@ -15,8 +15,6 @@
 
 constexpr int kThreads = 256;
 
-DEV int padded(int width) { return (width + kVec - 1) / kVec * kVec; }
-
 struct Softmax {
     float max, sum;
 };

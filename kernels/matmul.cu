@@ -12,6 +12,7 @@
 //             tn cuts m into gridDim.z slabs and writes one f32 result for each, [slabs,n,k]; matmul_reduce adds them up.
 //   numerics  mma.sync with f32 accumulators in a fixed order; alpha and the rounding come once, at the store
 #include "ptx.cuh"
+#include "vec8.cuh"
 
 constexpr int kThreads = 128;
 constexpr int kLargeTile = 128;
@@ -28,8 +29,6 @@ static_assert(kLargeShared >= kLargeTile * kLargeTile * 2 && kSmallShared >= kSm
 
 // Neighbouring blocks walk down this many tiles of m before the next tile of n: what they read stays in L2.
 constexpr int kRasterRows = 8;
-
-DEV int padded(int width) { return (width + 7) / 8 * 8; }
 
 // Part of the reduction. An operand is stored with the reduction index running along its rows (`AlongK`) or down its columns.
 struct Segment {

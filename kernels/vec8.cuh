@@ -4,6 +4,9 @@
 
 constexpr int kVec = 8;
 
+// Elements from one row of a matrix to the next where rows are whole vectors: what the kernels of matmul read and write.
+DEV int padded(int width) { return (width + kVec - 1) / kVec * kVec; }
+
 DEV uint4 load8(const bf16* p) { return *(const uint4*)p; }
 DEV void store8(bf16* p, uint4 v) { *(uint4*)p = v; }
 

@@ -18,7 +18,7 @@ const ROWS_PER_SLAB: usize = 256;
 
 /// A row's length in memory.
 pub(super) fn padded(width: usize) -> usize {
-    width.next_multiple_of(8)
+    width.next_multiple_of(k::matmul::VEC)
 }
 
 /// The second segment of a reduction: `left[·,rank]·right`, both padded.
