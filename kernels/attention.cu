@@ -5,83 +5,25 @@
 //             Query i is token kv_len - q_len + i and sees the keys from starts[half of its head][i] to itself. Along a row
 //             starts do not decrease, and none is beyond its query's token: every query sees itself. scale > 0.
 //   launch    grid (ceil(q_len / kRows), H, B), longest rows first. A block takes kRows queries of a head, a warp 32 of them, and
-//             walks the tiles of keys that any of them sees. V arrives while S is computed, the next K during softmax and P v.
-//             A warp leaves out tiles that its own queries do not see, and masks only tiles that some of them see in part.
-//   numerics  S, softmax and o in f32; P is rounded to bf16 for P v, its sum is not; o is rounded once. The running maximum is of
-//             S unscaled; exp is 2^(S scale log2 e - ...) by ex2.approx. Keys are added in rising order: two runs are bit-equal.
+//             walks the stages of keys that any of them sees; the next arrives during the products. A warp leaves out stages
+//             that its own queries do not see, and masks only those that some of them see in part.
+//   numerics  S, softmax and o in f32; P is rounded to bf16 for P v, its sum is not; o is rounded once. exp is a power of two by
+//             ex2.approx, and weights are relative to a reference that follows the maximum of S in steps, which spares most
+//             rescaling. Keys are added in rising order: two runs are bit-equal.
 #include "attention.cuh"
 
 constexpr int kRowFrags = 2;  // fragments of queries that a warp owns
 constexpr int kRows = kWarps * kRowFrags * kFrag;
 constexpr int kStages = 2;
 
-// Keys of a stage and bytes of shared memory: a tile of queries and the stages' tiles of keys and values. Where the sums of o take
-// the registers, a stage is short. Two blocks fit an A100's 164 KB.
+// Keys of a stage and bytes of shared memory: a tile of queries and the stages' tiles of keys and values. Where the sums of o
+// take the registers, a stage is short. Two blocks fit an A100's 164 KB.
 constexpr int kKeysNarrow = 64;  // for D up to 64
 constexpr int kKeysWide = 32;    // for D = 96, 128
 constexpr int kShared32 = (kRows + kStages * 2 * kKeysNarrow) * (32 + kPad) * kValueBytes;
 constexpr int kShared64 = (kRows + kStages * 2 * kKeysNarrow) * (64 + kPad) * kValueBytes;
 constexpr int kShared96 = (kRows + kStages * 2 * kKeysWide) * (96 + kPad) * kValueBytes;
 constexpr int kShared128 = (kRows + kStages * 2 * kKeysWide) * (128 + kPad) * kValueBytes;
-
-constexpr float kSlack = 8.0f;  // weights of a row are at most 2^kSlack
-
-// A lane's rows of a softmax over the keys so far: weights are 2^(scale2 (S - reference)).
-template <int M> struct Softmax {
-    float reference[M][2], sum[M][2];
-
-    DEV Softmax() {
-        #pragma unroll
-        for (int m = 0; m < M; m++) {
-            #pragma unroll
-            for (int half = 0; half < 2; half++) reference[m][half] = kLowest, sum[m][half] = 0.0f;
-        }
-    }
-
-    // Makes the maximum of a row its reference where the two have come too far apart.
-    template <int N, int W> DEV void refer(const float (&scores)[N][4], float (&out)[W][4], int m, float scale2) {
-        float high[2];
-        bool far = false;
-        #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            high[half] = reference[m][half];
-            #pragma unroll
-            for (int n = 0; n < N; n++) high[half] = fmaxf(high[half], fmaxf(scores[n][half * 2], scores[n][half * 2 + 1]));
-            high[half] = row_max(high[half]);
-            far = far || (high[half] - reference[m][half]) * scale2 > kSlack;
-        }
-        if (!__any_sync(~0u, far)) return;
-        #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const float shrink = ex2((reference[m][half] - high[half]) * scale2);
-            reference[m][half] = high[half];
-            sum[m][half] *= shrink;
-            #pragma unroll
-            for (int w = 0; w < W; w++) out[w][half * 2] *= shrink, out[w][half * 2 + 1] *= shrink;
-        }
-    }
-
-    // Weights of a tile of scores; `out`, weighted so far, follows the reference.
-    template <int N, int W>
-    DEV void step(uint32_t (&weights)[M][N][2], const float (&scores)[M][N][4], float (&out)[M][W][4], float scale2) {
-        #pragma unroll
-        for (int m = 0; m < M; m++) {
-            refer(scores[m], out[m], m, scale2);
-            // Both rows of a fragment in turn: its scores leave whole register quads to the weights.
-            #pragma unroll
-            for (int n = 0; n < N; n++) {
-                #pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    const float shift = reference[m][half] * scale2;
-                    const float a = ex2(fmaf(scores[m][n][half * 2], scale2, -shift));
-                    const float b = ex2(fmaf(scores[m][n][half * 2 + 1], scale2, -shift));
-                    sum[m][half] += a + b;
-                    weights[m][n][half] = pack_bf16(a, b);
-                }
-            }
-        }
-    }
-};
 
 template <int D, int kKeys, int kShared>
 DEV void forward(bf16* o, float* lse, const bf16* q, const bf16* k, const bf16* v, const uint32_t* table, const Shape& s,
@@ -135,7 +77,8 @@ DEV void forward(bf16* o, float* lse, const bf16* q, const bf16* k, const bf16* 
             for (int n = 0; n < D / 8; n++) out[m][n][half * 2] *= inverse, out[m][n][half * 2 + 1] *= inverse;
         }
     }
-    store_rows<D>(o + s.q_at(batch, warp_first, head), out, shared + warp_row * kPitch<D>, s.q_len - warp_first, s.q_stride(), s.head_dim);
+    store_rows<D>(o + s.q_at(batch, warp_first, head), out, shared + warp_row * kPitch<D>, s.q_len - warp_first, s.q_stride(),
+                  s.head_dim);
 }
 
 KERNEL(kThreads, kShared32)

@@ -18,6 +18,7 @@ constexpr int kValueBytes = 2;  // of a bf16
 constexpr float kLog2e = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
 constexpr float kLowest = -1e30f;  // loses against every score, and its distance to -inf is not NaN
+constexpr float kSlack = 8.0f;     // a softmax lets its weights grow to 2^kSlack
 
 template <int D> constexpr int kPitch = (D + kPad) * kValueBytes;
 
@@ -162,6 +163,67 @@ DEV void add_weighted(float (&sums)[M][D / 8][4], const uint32_t (&weights)[M][K
     }
 }
 
+// Over the four lanes that share a row.
+DEV float row_sum(float v) { return lanes_reduce<Sum>(v, 4); }
+DEV float row_max(float v) { return lanes_reduce<Max>(v, 4); }
+
+// A lane's rows of a softmax over the keys so far: weights are 2^(scale2 (S - reference)).
+template <int M> struct Softmax {
+    float reference[M][2], sum[M][2];
+
+    DEV Softmax() {
+        #pragma unroll
+        for (int m = 0; m < M; m++) {
+            #pragma unroll
+            for (int half = 0; half < 2; half++) reference[m][half] = kLowest, sum[m][half] = 0.0f;
+        }
+    }
+
+    // Makes the maximum of a row its reference where the two have come too far apart.
+    template <int N, int W> DEV void refer(const float (&scores)[N][4], float (&out)[W][4], int m, float scale2) {
+        float high[2];
+        bool far = false;
+        #pragma unroll
+        for (int half = 0; half < 2; half++) {
+            high[half] = reference[m][half];
+            #pragma unroll
+            for (int n = 0; n < N; n++) high[half] = fmaxf(high[half], fmaxf(scores[n][half * 2], scores[n][half * 2 + 1]));
+            high[half] = row_max(high[half]);
+            far = far || (high[half] - reference[m][half]) * scale2 > kSlack;
+        }
+        if (!__any_sync(~0u, far)) return;
+        #pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const float shrink = ex2((reference[m][half] - high[half]) * scale2);
+            reference[m][half] = high[half];
+            sum[m][half] *= shrink;
+            #pragma unroll
+            for (int w = 0; w < W; w++) out[w][half * 2] *= shrink, out[w][half * 2 + 1] *= shrink;
+        }
+    }
+
+    // Weights of a tile of scores; `out`, weighted so far, follows the reference.
+    template <int N, int W>
+    DEV void step(uint32_t (&weights)[M][N][2], const float (&scores)[M][N][4], float (&out)[M][W][4], float scale2) {
+        #pragma unroll
+        for (int m = 0; m < M; m++) {
+            refer(scores[m], out[m], m, scale2);
+            // Both rows of a fragment in turn: its scores leave whole register quads to the weights.
+            #pragma unroll
+            for (int n = 0; n < N; n++) {
+                #pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    const float shift = reference[m][half] * scale2;
+                    const float a = ex2(fmaf(scores[m][n][half * 2], scale2, -shift));
+                    const float b = ex2(fmaf(scores[m][n][half * 2 + 1], scale2, -shift));
+                    sum[m][half] += a + b;
+                    weights[m][n][half] = pack_bf16(a, b);
+                }
+            }
+        }
+    }
+};
+
 // Rounds a warp's 16 M rows to bf16 and writes the first `rows` of them, `stride` apart, by way of as many rows of a tile that no
 // other warp reads any more.
 template <int D, int M>
@@ -181,10 +243,7 @@ DEV void store_rows(bf16* to, const float (&sums)[M][D / 8][4], uint8_t* tile, i
     #pragma unroll
     for (int i = 0; i < M * kFrag * D / kVec; i += kWarp) {
         const int row = (i + lane) / (D / kVec), col = (i + lane) % (D / kVec) * kVec;
-        if (row < rows && col < head_dim) store8(to + (int64_t)row * stride + col, *(const uint4*)(tile + row * kPitch<D> + col * kValueBytes));
+        const uint4* chunk = (const uint4*)(tile + row * kPitch<D> + col * kValueBytes);
+        if (row < rows && col < head_dim) store8(to + (int64_t)row * stride + col, *chunk);
     }
 }
-
-// Over the four lanes that share a row.
-DEV float row_sum(float v) { return lanes_reduce<Sum>(v, 4); }
-DEV float row_max(float v) { return lanes_reduce<Max>(v, 4); }

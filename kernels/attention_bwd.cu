@@ -5,9 +5,9 @@
 //   shapes    q, o, dout, dq: (B,T,H,head_dim)   k, v, dk, dv: (B,T,Hkv,head_dim)   lse, delta: (B,H,T) f32
 //             starts: (2,B,T), head_dim, scale: as in attention.cu, with q_len = kv_len = T
 //   launch    delta: grid (ceil(T / kDeltaRows), H, B), four threads share a row.
-//             q: grid (ceil(T / rows), H, B), rows = 128, or 64 where D = 128; a block walks the keys that its queries see.
-//             kv: grid (ceil(T / rows), Hkv, B), rows = 128, or 64 where D = 96, 128; a block walks, head by head of the group,
-//             the queries that see its keys: from the first key's own to the last whose start is not beyond the last key.
+//             q: grid (ceil(T / kQueryRows), H, B); a block walks the keys that its queries see.
+//             kv: grid (ceil(T / kKeyRows), Hkv, B); a block walks, head by head of the group, the queries that see its keys:
+//             from the first key's own to the last whose start is not beyond the last key.
 //             Both walk in stages of kStage rows; the next arrives during the products. A warp leaves out stages that its rows
 //             have nothing to do with, and masks only those that some see in part.
 //   numerics  S, dP and all sums in f32; P and dS are rounded to bf16 for the products, dq, dk, dv once at the end. The kv kernel
@@ -19,22 +19,27 @@ constexpr int kStages = 2;
 constexpr int kDeltaTeam = 4;
 constexpr int kDeltaRows = kThreads / kDeltaTeam;
 
-// Fragments of rows that a warp owns, as far as registers go: dq is one sum, dk and dv are two.
-template <int D> constexpr int kQueryFrags = D <= 96 ? 2 : 1;
-template <int D> constexpr int kKeyFrags = D <= 64 ? 2 : 1;
+// Rows of a block, as many as registers allow: 16 or 32 to a warp. dq is one sum, dk and dv are two.
+constexpr int kQueryRows32 = 128;
+constexpr int kQueryRows64 = 128;
+constexpr int kQueryRows96 = 128;
+constexpr int kQueryRows128 = 64;
+constexpr int kKeyRows32 = 128;
+constexpr int kKeyRows64 = 128;
+constexpr int kKeyRows96 = 64;
+constexpr int kKeyRows128 = 64;
 
-// Bytes of shared memory: two resident tiles, the stages with two tiles each and, for kv, what goes with their queries.
-constexpr int kResident1 = 2 * kWarps * kFrag;  // rows of two resident tiles with one fragment per warp
+// Bytes of shared memory: two tiles of a block's rows, the stages with two tiles each and, for kv, what goes with their queries.
 constexpr int kStaged = kStages * 2 * kStage;
 constexpr int kQueryStats = kStages * kStage * 12;
-constexpr int kSharedQ32 = (2 * kResident1 + kStaged) * (32 + kPad) * kValueBytes;
-constexpr int kSharedQ64 = (2 * kResident1 + kStaged) * (64 + kPad) * kValueBytes;
-constexpr int kSharedQ96 = (2 * kResident1 + kStaged) * (96 + kPad) * kValueBytes;
-constexpr int kSharedQ128 = (kResident1 + kStaged) * (128 + kPad) * kValueBytes;
-constexpr int kSharedKv32 = (2 * kResident1 + kStaged) * (32 + kPad) * kValueBytes + kQueryStats;
-constexpr int kSharedKv64 = (2 * kResident1 + kStaged) * (64 + kPad) * kValueBytes + kQueryStats;
-constexpr int kSharedKv96 = (kResident1 + kStaged) * (96 + kPad) * kValueBytes + kQueryStats;
-constexpr int kSharedKv128 = (kResident1 + kStaged) * (128 + kPad) * kValueBytes + kQueryStats;
+constexpr int kSharedQ32 = (2 * kQueryRows32 + kStaged) * (32 + kPad) * kValueBytes;
+constexpr int kSharedQ64 = (2 * kQueryRows64 + kStaged) * (64 + kPad) * kValueBytes;
+constexpr int kSharedQ96 = (2 * kQueryRows96 + kStaged) * (96 + kPad) * kValueBytes;
+constexpr int kSharedQ128 = (2 * kQueryRows128 + kStaged) * (128 + kPad) * kValueBytes;
+constexpr int kSharedKv32 = (2 * kKeyRows32 + kStaged) * (32 + kPad) * kValueBytes + kQueryStats;
+constexpr int kSharedKv64 = (2 * kKeyRows64 + kStaged) * (64 + kPad) * kValueBytes + kQueryStats;
+constexpr int kSharedKv96 = (2 * kKeyRows96 + kStaged) * (96 + kPad) * kValueBytes + kQueryStats;
+constexpr int kSharedKv128 = (2 * kKeyRows128 + kStaged) * (128 + kPad) * kValueBytes + kQueryStats;
 
 template <int M, int N> DEV void pack(uint32_t (&weights)[M][N][2], const float (&sums)[M][N][4]) {
     #pragma unroll
@@ -42,7 +47,7 @@ template <int M, int N> DEV void pack(uint32_t (&weights)[M][N][2], const float 
         #pragma unroll
         for (int n = 0; n < N; n++) {
             #pragma unroll
-            for (int half = 0; half < 2; half++) weights[m][n][half] = pack_bf16(sums[m][n][half * 2], sums[m][n][half * 2 + 1]);
+            for (int h = 0; h < 2; h++) weights[m][n][h] = pack_bf16(sums[m][n][h * 2], sums[m][n][h * 2 + 1]);
         }
     }
 }
@@ -58,11 +63,11 @@ template <int M, int N> DEV void scale_all(float (&sums)[M][N][4], float factor)
     }
 }
 
-template <int D, int kShared>
+template <int D, int kRows, int kShared>
 DEV void backward_q(bf16* dq, const bf16* dout, const bf16* q, const bf16* k, const bf16* v, const float* lse,
                     const float* delta, const uint32_t* table, const Shape& s, float scale) {
-    constexpr int M = kQueryFrags<D>, kRows = kWarps * M * kFrag, kResident = kRows * kPitch<D>, kTile = kStage * kPitch<D>;
-    static_assert(kShared == 2 * kResident + kStages * 2 * kTile, "attention: shared memory is q, dout and the stages of k and v");
+    constexpr int M = kRows / kWarps / kFrag, kResident = kRows * kPitch<D>, kTile = kStage * kPitch<D>;
+    static_assert(kShared == 2 * kResident + kStages * 2 * kTile, "attention: shared memory is q, dout, stages of k and v");
     SHARED_DYN(shared);
     const int batch = blockIdx.z, head = blockIdx.y, kv_head = head / s.group(), lane = threadIdx.x % kWarp;
     const int first = (gridDim.x - 1 - blockIdx.x) * kRows, warp_row = threadIdx.x / kWarp * M * kFrag;
@@ -130,7 +135,8 @@ DEV void backward_q(bf16* dq, const bf16* dout, const bf16* q, const bf16* k, co
     }
     scale_all(sums, scale);
     const int warp_first = first + warp_row;
-    store_rows<D>(dq + s.q_at(batch, warp_first, head), sums, shared + warp_row * kPitch<D>, s.q_len - warp_first, s.q_stride(), s.head_dim);
+    store_rows<D>(dq + s.q_at(batch, warp_first, head), sums, shared + warp_row * kPitch<D>, s.q_len - warp_first, s.q_stride(),
+                  s.head_dim);
 }
 
 // What goes with the queries of a stage.
@@ -151,10 +157,10 @@ DEV int first_blind(const uint32_t* starts, int low, int q_len, int key) {
     return low;
 }
 
-template <int D, int kShared>
+template <int D, int kRows, int kShared>
 DEV void backward_kv(bf16* dk, bf16* dv, const bf16* dout, const bf16* q, const bf16* k, const bf16* v, const float* lse,
                      const float* delta, const uint32_t* table, const Shape& s, float scale) {
-    constexpr int M = kKeyFrags<D>, kRows = kWarps * M * kFrag, kResident = kRows * kPitch<D>, kTile = kStage * kPitch<D>;
+    constexpr int M = kRows / kWarps / kFrag, kResident = kRows * kPitch<D>, kTile = kStage * kPitch<D>;
     static_assert(kShared == 2 * kResident + kStages * (2 * kTile + (int)sizeof(QueryStats)),
                   "attention: shared memory is k, v and the stages of q and dout with what goes with them");
     SHARED_DYN(shared);
@@ -258,8 +264,9 @@ DEV void backward_kv(bf16* dk, bf16* dv, const bf16* dout, const bf16* q, const 
     }
     scale_all(k_sums, scale);
     const int64_t warp_at = s.kv_at(batch, warp_first, kv_head);
-    store_rows<D>(dk + warp_at, k_sums, shared + warp_row * kPitch<D>, s.kv_len - warp_first, s.kv_stride(), s.head_dim);
-    store_rows<D>(dv + warp_at, v_sums, shared + kResident + warp_row * kPitch<D>, s.kv_len - warp_first, s.kv_stride(), s.head_dim);
+    const int there = s.kv_len - warp_first;
+    store_rows<D>(dk + warp_at, k_sums, shared + warp_row * kPitch<D>, there, s.kv_stride(), s.head_dim);
+    store_rows<D>(dv + warp_at, v_sums, shared + kResident + warp_row * kPitch<D>, there, s.kv_stride(), s.head_dim);
 }
 
 KERNEL(kThreads)
@@ -288,54 +295,62 @@ attention_bwd_q_d32(bf16* __restrict__ dq, const bf16* __restrict__ dout, const 
                     const bf16* __restrict__ k, const bf16* __restrict__ v, const float* __restrict__ lse,
                     const float* __restrict__ delta, const uint32_t* __restrict__ starts, int heads, int kv_heads, int tokens,
                     int head_dim, float scale) {
-    backward_q<32, kSharedQ32>(dq, dout, q, k, v, lse, delta, starts, {heads, kv_heads, tokens, tokens, head_dim}, scale);
+    backward_q<32, kQueryRows32, kSharedQ32>(dq, dout, q, k, v, lse, delta, starts,
+                                             {heads, kv_heads, tokens, tokens, head_dim}, scale);
 }
 KERNEL(kThreads, kSharedQ64)
 attention_bwd_q_d64(bf16* __restrict__ dq, const bf16* __restrict__ dout, const bf16* __restrict__ q,
                     const bf16* __restrict__ k, const bf16* __restrict__ v, const float* __restrict__ lse,
                     const float* __restrict__ delta, const uint32_t* __restrict__ starts, int heads, int kv_heads, int tokens,
                     int head_dim, float scale) {
-    backward_q<64, kSharedQ64>(dq, dout, q, k, v, lse, delta, starts, {heads, kv_heads, tokens, tokens, head_dim}, scale);
+    backward_q<64, kQueryRows64, kSharedQ64>(dq, dout, q, k, v, lse, delta, starts,
+                                             {heads, kv_heads, tokens, tokens, head_dim}, scale);
 }
 KERNEL(kThreads, kSharedQ96)
 attention_bwd_q_d96(bf16* __restrict__ dq, const bf16* __restrict__ dout, const bf16* __restrict__ q,
                     const bf16* __restrict__ k, const bf16* __restrict__ v, const float* __restrict__ lse,
                     const float* __restrict__ delta, const uint32_t* __restrict__ starts, int heads, int kv_heads, int tokens,
                     int head_dim, float scale) {
-    backward_q<96, kSharedQ96>(dq, dout, q, k, v, lse, delta, starts, {heads, kv_heads, tokens, tokens, head_dim}, scale);
+    backward_q<96, kQueryRows96, kSharedQ96>(dq, dout, q, k, v, lse, delta, starts,
+                                             {heads, kv_heads, tokens, tokens, head_dim}, scale);
 }
 KERNEL(kThreads, kSharedQ128)
 attention_bwd_q_d128(bf16* __restrict__ dq, const bf16* __restrict__ dout, const bf16* __restrict__ q,
                      const bf16* __restrict__ k, const bf16* __restrict__ v, const float* __restrict__ lse,
                      const float* __restrict__ delta, const uint32_t* __restrict__ starts, int heads, int kv_heads, int tokens,
                      int head_dim, float scale) {
-    backward_q<128, kSharedQ128>(dq, dout, q, k, v, lse, delta, starts, {heads, kv_heads, tokens, tokens, head_dim}, scale);
+    backward_q<128, kQueryRows128, kSharedQ128>(dq, dout, q, k, v, lse, delta, starts,
+                                                {heads, kv_heads, tokens, tokens, head_dim}, scale);
 }
 KERNEL(kThreads, kSharedKv32)
 attention_bwd_kv_d32(bf16* __restrict__ dk, bf16* __restrict__ dv, const bf16* __restrict__ dout, const bf16* __restrict__ q,
                      const bf16* __restrict__ k, const bf16* __restrict__ v, const float* __restrict__ lse,
                      const float* __restrict__ delta, const uint32_t* __restrict__ starts, int heads, int kv_heads, int tokens,
                      int head_dim, float scale) {
-    backward_kv<32, kSharedKv32>(dk, dv, dout, q, k, v, lse, delta, starts, {heads, kv_heads, tokens, tokens, head_dim}, scale);
+    backward_kv<32, kKeyRows32, kSharedKv32>(dk, dv, dout, q, k, v, lse, delta, starts,
+                                             {heads, kv_heads, tokens, tokens, head_dim}, scale);
 }
 KERNEL(kThreads, kSharedKv64)
 attention_bwd_kv_d64(bf16* __restrict__ dk, bf16* __restrict__ dv, const bf16* __restrict__ dout, const bf16* __restrict__ q,
                      const bf16* __restrict__ k, const bf16* __restrict__ v, const float* __restrict__ lse,
                      const float* __restrict__ delta, const uint32_t* __restrict__ starts, int heads, int kv_heads, int tokens,
                      int head_dim, float scale) {
-    backward_kv<64, kSharedKv64>(dk, dv, dout, q, k, v, lse, delta, starts, {heads, kv_heads, tokens, tokens, head_dim}, scale);
+    backward_kv<64, kKeyRows64, kSharedKv64>(dk, dv, dout, q, k, v, lse, delta, starts,
+                                             {heads, kv_heads, tokens, tokens, head_dim}, scale);
 }
 KERNEL(kThreads, kSharedKv96)
 attention_bwd_kv_d96(bf16* __restrict__ dk, bf16* __restrict__ dv, const bf16* __restrict__ dout, const bf16* __restrict__ q,
                      const bf16* __restrict__ k, const bf16* __restrict__ v, const float* __restrict__ lse,
                      const float* __restrict__ delta, const uint32_t* __restrict__ starts, int heads, int kv_heads, int tokens,
                      int head_dim, float scale) {
-    backward_kv<96, kSharedKv96>(dk, dv, dout, q, k, v, lse, delta, starts, {heads, kv_heads, tokens, tokens, head_dim}, scale);
+    backward_kv<96, kKeyRows96, kSharedKv96>(dk, dv, dout, q, k, v, lse, delta, starts,
+                                             {heads, kv_heads, tokens, tokens, head_dim}, scale);
 }
 KERNEL(kThreads, kSharedKv128)
 attention_bwd_kv_d128(bf16* __restrict__ dk, bf16* __restrict__ dv, const bf16* __restrict__ dout, const bf16* __restrict__ q,
                       const bf16* __restrict__ k, const bf16* __restrict__ v, const float* __restrict__ lse,
                       const float* __restrict__ delta, const uint32_t* __restrict__ starts, int heads, int kv_heads, int tokens,
                       int head_dim, float scale) {
-    backward_kv<128, kSharedKv128>(dk, dv, dout, q, k, v, lse, delta, starts, {heads, kv_heads, tokens, tokens, head_dim}, scale);
+    backward_kv<128, kKeyRows128, kSharedKv128>(dk, dv, dout, q, k, v, lse, delta, starts,
+                                                {heads, kv_heads, tokens, tokens, head_dim}, scale);
 }
