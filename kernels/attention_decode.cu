@@ -3,8 +3,8 @@
 //             lse = ln sum exp lse_i,  o = sum exp(lse_i - lse) o_i      (no backward: for generation)
 //   shapes    q, k, v, starts, head_dim, o, lse: as in attention.cu   part_o: (splits,B,H,q_len,head_dim) f32
 //             part_lse: (splits,B,H,q_len) f32, -inf with part_o 0 where a query sees nothing of a range
-//   launch    grid (ceil(kv_len / span), Hkv ceil(q_len group / kFrag), B): a block takes `span` keys of a kv head and kFrag rows,
-//             which are pairs of a query and one of the group = H / Hkv heads that read the kv head. Its warps take kFrag keys
+//   launch    grid (ceil(kv_len / span), Hkv ceil(q_len group / kFrag), B): a block takes `span` keys of a kv head and kFrag rows
+//             that are pairs of a query and one of the group = H / Hkv heads that read the kv head. Its warps take kFrag keys
 //             each in turn, fetch them for themselves, and join their results in order.
 //             combine: grid (ceil(rows head_dim / kThreads)), rows = B H q_len; a thread makes one value of o.
 //   numerics  as in attention.cu; the parts stay f32, o is rounded once
