@@ -53,15 +53,15 @@ pub struct Resources {
 }
 
 impl Kernels {
-    /// Compiles every kernel for every one of [`TARGETS`] into `out`, which exists, on all cores. What has not changed since
+    /// Compiles every kernel for each of its file's targets into `out`, which exists, on all cores. What has not changed since
     /// the last time is not compiled again. Kernels whose names start with one of `hot` must live in registers.
     ///
     /// # Errors
     /// The first kernel that nvcc refuses or loses, or that spills though it is hot.
     pub fn compile(&self, nvcc: &Nvcc, hot: &[&str], out: &Path) -> Result<Vec<Compiled>, Error> {
         let headers = texts(&with_ending(&self.folder, "cuh")?)?.concat();
-        let jobs: Vec<_> = self.files.iter().flat_map(|file| TARGETS.map(|target| (file, target))).collect();
-        let compiled = in_parallel(&jobs, |(file, target)| self.compile_one(nvcc, file, *target, &headers, out));
+        let jobs: Vec<_> = self.files.iter().flat_map(|file| file.targets.iter().map(move |target| (file, target))).collect();
+        let compiled = in_parallel(&jobs, |(file, target)| self.compile_one(nvcc, file, **target, &headers, out));
         let compiled = compiled.into_iter().collect::<Result<Vec<_>, _>>()?;
         for (file, image) in jobs.iter().map(|(file, _)| file).zip(&compiled) {
             check(file, image, hot)?;
@@ -151,6 +151,7 @@ mod tests {
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
     use super::*;
+    use crate::Where;
     use crate::scratch::Scratch;
 
     /// A process that starts while another test still writes its program keeps that program busy for a moment.
@@ -211,6 +212,19 @@ sed -n 's|^// says ||p' \"$cu\" >&2
         s.file("kernels/ptx.cuh", "changed");
         kernels.compile(&nvcc(&s), &["b"], &s.path("out")).unwrap();
         assert_eq!(runs(), 2);
+    }
+
+    #[test]
+    fn a_file_for_hopper_is_compiled_for_it_alone_and_one_for_the_emulation_not_at_all() {
+        let _lock = one_at_a_time();
+        let s = Scratch::new("hopper");
+        s.file("kernels/a_hopper.cu", "");
+        s.file("kernels/bugs/b.cu", "KERNEL(32) b(int n) {}\n");
+        let kernels = Kernels::in_dir(s.path("kernels")).unwrap().and(s.path("kernels/bugs"), Where::Emulation).unwrap();
+        let compiled = kernels.compile(&nvcc(&s), &[], &s.path("")).unwrap();
+        let names: Vec<_> = compiled.iter().map(|c| c.output.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["a_hopper.sm_90a.cubin"]);
+        assert_eq!(kernels.all().count(), 1);
     }
 
     #[test]

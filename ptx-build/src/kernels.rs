@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
-use crate::compile::Compiled;
+use crate::compile::{Compiled, TARGETS, Target};
 use crate::signature::{self, Constants, Kernel, Type};
 
 /// A `.cu` file and the kernels in it.
@@ -19,6 +19,17 @@ pub struct KernelFile {
     pub kernels: Vec<Kernel>,
     /// The integers that it and its headers define, by name.
     pub constants: Constants,
+    /// What nvcc compiles it for.
+    pub targets: &'static [Target],
+}
+
+/// Where a folder's kernels run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Where {
+    /// On GPUs and on the emulation. A file called `*_hopper.cu` needs an H100: of all [`TARGETS`] it is compiled for `sm_90a`.
+    Everywhere,
+    /// On the emulation only: mistakes that it must find.
+    Emulation,
 }
 
 /// The kernels of a folder.
@@ -35,14 +46,22 @@ impl Kernels {
     /// [`Error::Read`], [`Error::Grammar`], and [`Error::Twice`] for a name that two kernels share.
     pub fn in_dir(folder: impl Into<PathBuf>) -> Result<Self, Error> {
         let folder = folder.into();
-        let files =
-            with_ending(&folder, "cu")?.into_iter().map(|path| read_file(&folder, path)).collect::<Result<Vec<_>, _>>()?;
-        let kernels = Self { folder, files };
-        let mut names: Vec<_> = kernels.all().map(|k| k.name.as_str()).collect();
+        Self { folder: folder.clone(), files: Vec::new() }.and(&folder, Where::Everywhere)
+    }
+
+    /// Adds the `.cu` files of another folder, whose headers are in the first.
+    ///
+    /// # Errors
+    /// As [`in_dir`](Self::in_dir).
+    pub fn and(mut self, folder: impl AsRef<Path>, place: Where) -> Result<Self, Error> {
+        for path in with_ending(folder.as_ref(), "cu")? {
+            self.files.push(read_file(&self.folder, path, place)?);
+        }
+        let mut names: Vec<_> = self.all().map(|k| k.name.as_str()).collect();
         names.sort_unstable();
         match names.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(pair) => Err(Error::Twice { kernel: pair[0].into() }),
-            None => Ok(kernels),
+            None => Ok(self),
         }
     }
 
@@ -100,13 +119,18 @@ fn read(path: &Path) -> Result<String, Error> {
     fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })
 }
 
-fn read_file(folder: &Path, path: PathBuf) -> Result<KernelFile, Error> {
+fn read_file(folder: &Path, path: PathBuf, place: Where) -> Result<KernelFile, Error> {
     let text = read(&path)?;
     let mut known = Constants::new();
     collect_constants(folder, &text, &mut known)?;
     let kernels = signature::kernels(&path, &text, &known).map_err(Error::Grammar)?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(KernelFile { path, name, kernels, constants: known })
+    let targets = match place {
+        Where::Emulation => &[],
+        Where::Everywhere if name.ends_with("_hopper") => &TARGETS[1..2],
+        Where::Everywhere => &TARGETS[..],
+    };
+    Ok(KernelFile { path, name, kernels, constants: known, targets })
 }
 
 /// Constants of the included headers, then of the text itself.
@@ -186,7 +210,6 @@ fn binding(code: &mut String, file: &str, kernel: &Kernel) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::TARGETS;
     use crate::scratch::Scratch;
 
     #[test]

@@ -25,6 +25,6 @@ mod signature;
 
 pub use compile::{Compiled, Resources, TARGETS, Target};
 pub use error::Error;
-pub use kernels::{KernelFile, Kernels};
+pub use kernels::{KernelFile, Kernels, Where};
 pub use nvcc::{NotFound, Nvcc, Tried, find};
 pub use signature::{Constants, GrammarError, Kernel, Param, Type};
