@@ -3,12 +3,9 @@
 use super::{Device, Launcher};
 use crate::error::Result;
 use crate::ops::attention::{AttentionKernels, AttentionSaved, Segments};
-use crate::ops::bias::BiasKernels;
-use crate::ops::elementwise::ElementwiseKernels;
 use crate::ops::embedding::EmbeddingKernels;
 use crate::ops::optim::{AdamWStep, AdamWTensor, OptimKernels};
 use crate::ops::rope::{RopeFreqs, RopeKernels, RopeTable};
-use crate::ops::swiglu::SwigluKernels;
 use crate::tensor::Tensor;
 
 impl<L: Launcher> AttentionKernels for Device<L> {
@@ -16,27 +13,6 @@ impl<L: Launcher> AttentionKernels for Device<L> {
         unimplemented!()
     }
     fn attention_bwd(&self, _: &Tensor, _: &AttentionSaved) -> Result<[Tensor; 3]> {
-        unimplemented!()
-    }
-}
-
-impl<L: Launcher> BiasKernels for Device<L> {
-    fn bias_fwd(&self, _: &Tensor, _: &Tensor) -> Result<Tensor> {
-        unimplemented!()
-    }
-    fn bias_bwd(&self, _: &Tensor) -> Result<Tensor> {
-        unimplemented!()
-    }
-}
-
-impl<L: Launcher> ElementwiseKernels for Device<L> {
-    fn add(&self, _: &Tensor, _: &Tensor) -> Result<Tensor> {
-        unimplemented!()
-    }
-    fn add_assign(&self, _: &mut Tensor, _: &Tensor) -> Result<()> {
-        unimplemented!()
-    }
-    fn scale(&self, _: &Tensor, _: f32) -> Result<Tensor> {
         unimplemented!()
     }
 }
@@ -64,15 +40,6 @@ impl<L: Launcher> RopeKernels for Device<L> {
         unimplemented!()
     }
     fn rope_bwd(&self, _: &mut [Tensor], _: &RopeTable) -> Result<()> {
-        unimplemented!()
-    }
-}
-
-impl<L: Launcher> SwigluKernels for Device<L> {
-    fn swiglu_fwd(&self, _: &Tensor, _: &Tensor) -> Result<Tensor> {
-        unimplemented!()
-    }
-    fn swiglu_bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> Result<(Tensor, Tensor)> {
         unimplemented!()
     }
 }
