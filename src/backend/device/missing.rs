@@ -5,7 +5,6 @@ use crate::error::Result;
 use crate::ops::attention::{AttentionKernels, AttentionSaved, Segments};
 use crate::ops::embedding::EmbeddingKernels;
 use crate::ops::optim::{AdamWStep, AdamWTensor, OptimKernels};
-use crate::ops::rope::{RopeFreqs, RopeKernels, RopeTable};
 use crate::tensor::Tensor;
 
 impl<L: Launcher> AttentionKernels for Device<L> {
@@ -28,18 +27,6 @@ impl<L: Launcher> EmbeddingKernels for Device<L> {
 
 impl<L: Launcher> OptimKernels for Device<L> {
     fn adamw(&self, _: &mut [AdamWTensor], _: &AdamWStep) -> Result<f64> {
-        unimplemented!()
-    }
-}
-
-impl<L: Launcher> RopeKernels for Device<L> {
-    fn rope_table(&self, _: &Tensor, _: &[f32], _: &RopeFreqs) -> Result<RopeTable> {
-        unimplemented!()
-    }
-    fn rope_fwd(&self, _: &mut [Tensor], _: &RopeTable) -> Result<()> {
-        unimplemented!()
-    }
-    fn rope_bwd(&self, _: &mut [Tensor], _: &RopeTable) -> Result<()> {
         unimplemented!()
     }
 }

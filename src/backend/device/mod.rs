@@ -17,6 +17,7 @@ mod missing;
 mod partial;
 mod place;
 mod rms_norm;
+mod rope;
 mod swiglu;
 
 #[allow(missing_docs, reason = "generated")]
