@@ -3,7 +3,6 @@
 use super::{Device, Launcher};
 use crate::error::Result;
 use crate::ops::attention::{AttentionKernels, AttentionSaved, Segments};
-use crate::ops::embedding::EmbeddingKernels;
 use crate::ops::optim::{AdamWStep, AdamWTensor, OptimKernels};
 use crate::tensor::Tensor;
 
@@ -12,15 +11,6 @@ impl<L: Launcher> AttentionKernels for Device<L> {
         unimplemented!()
     }
     fn attention_bwd(&self, _: &Tensor, _: &AttentionSaved) -> Result<[Tensor; 3]> {
-        unimplemented!()
-    }
-}
-
-impl<L: Launcher> EmbeddingKernels for Device<L> {
-    fn embedding_fwd(&self, _: &Tensor, _: &Tensor) -> Result<Tensor> {
-        unimplemented!()
-    }
-    fn embedding_bwd(&self, _: &Tensor, _: &Tensor, _: usize) -> Result<Tensor> {
         unimplemented!()
     }
 }

@@ -7,6 +7,7 @@ mod bias;
 mod buffer;
 mod cross_entropy;
 mod elementwise;
+mod embedding;
 mod fault;
 mod launch;
 mod linear;
