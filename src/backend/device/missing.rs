@@ -3,7 +3,6 @@
 use super::{Device, Launcher};
 use crate::error::Result;
 use crate::ops::attention::{AttentionKernels, AttentionSaved, Segments};
-use crate::ops::optim::{AdamWStep, AdamWTensor, OptimKernels};
 use crate::tensor::Tensor;
 
 impl<L: Launcher> AttentionKernels for Device<L> {
@@ -11,12 +10,6 @@ impl<L: Launcher> AttentionKernels for Device<L> {
         unimplemented!()
     }
     fn attention_bwd(&self, _: &Tensor, _: &AttentionSaved) -> Result<[Tensor; 3]> {
-        unimplemented!()
-    }
-}
-
-impl<L: Launcher> OptimKernels for Device<L> {
-    fn adamw(&self, _: &mut [AdamWTensor], _: &AdamWStep) -> Result<f64> {
         unimplemented!()
     }
 }

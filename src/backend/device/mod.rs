@@ -15,6 +15,7 @@ mod lora_linear;
 mod matmul;
 mod meter;
 mod missing;
+mod optim;
 mod partial;
 mod place;
 mod rms_norm;
