@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use crate::check::{assert_close, assert_refused, floats, gradcheck, ramp};
+use crate::parity::{BF16, parity};
 use ltrain::backend::Cpu;
 use ltrain::ops::elementwise::add;
 use ltrain::ops::rope::{RopeFreqs, RopeKernels, RopeTable, rope};
@@ -58,6 +59,41 @@ fn a_tensor_with_another_handle_is_not_touched() {
     Cpu.rope_fwd(&mut y, &table).unwrap();
     assert_eq!(floats(&x), before);
     assert_ne!(floats(&y[0]), before);
+}
+
+/// Batch, tokens, heads, kv heads, head_dim.
+const SHAPES: [[usize; 5]; 7] = [
+    [1, 1, 3, 1, 8],
+    [2, 3, 5, 2, 24],
+    [1, 17, 4, 3, 64],
+    [2, 41, 7, 3, 128],
+    [3, 5, 9, 6, 136],
+    [1, 150, 3, 1, 16],
+    [1, 2, 3, 2, 1024],
+];
+
+#[test]
+fn every_backend_agrees_at_any_position() {
+    for [b, t, h, hk, d] in SHAPES {
+        for most in [100, 10_000_000] {
+            let inv_freq = (0..d / 2).map(|i| 5e5f32.powf(-2.0 * i as f32 / d as f32)).collect();
+            let freqs = RopeFreqs { inv_freq, attention_factor: 1.2 };
+            let positions = Tensor::u32((0..b * t).map(|n| (n as u32 + 1) * 2_654_435 % most).collect(), [b, t]);
+            let scales: Vec<f32> = (0..b).map(|row| 1.0 + 0.7 * row as f32).collect();
+            let inputs = [ramp([b, t, h, d], 0.1), ramp([b, t, hk, d], 1.3)];
+            // Angles are good to 1e-7 and rotate values of order one.
+            parity("rope", inputs, [BF16 + 5e-7; 5], |k, [x, y]| {
+                let table = k.rope_table(&positions, &scales, &freqs)?;
+                let (mut forward, mut backward) = ([x.clone(), y.clone()], [x.clone(), y.clone()]);
+                k.rope_fwd(&mut forward, &table)?;
+                k.rope_bwd(&mut backward, &table)?;
+                let mut alone = [y.clone()];
+                k.rope_fwd(&mut alone, &table)?;
+                let ([q, k], [dq, dk], [alone]) = (forward, backward, alone);
+                Ok([q, k, dq, dk, alone])
+            });
+        }
+    }
 }
 
 #[test]

@@ -3,8 +3,11 @@
 //! Everything here is shared by the two [`Launcher`]s, the CUDA driver and the host emulation, so that tests of the emulation
 //! test this code too. Weights and activations are bf16, statistics, parameter gradients and optimiser state f32.
 
+mod bias;
 mod buffer;
 mod cross_entropy;
+mod elementwise;
+mod embedding;
 mod fault;
 mod launch;
 mod linear;
@@ -12,9 +15,12 @@ mod lora_linear;
 mod matmul;
 mod meter;
 mod missing;
+mod optim;
 mod partial;
 mod place;
 mod rms_norm;
+mod rope;
+mod swiglu;
 
 #[allow(missing_docs, reason = "generated")]
 #[allow(unsafe_code, reason = "generated calls into kernels")]

@@ -2,7 +2,8 @@
 
 use half::bf16;
 
-use super::{Device, Launcher, Out, blocks, input, int, kernels as k, vectors};
+use super::partial::Columns;
+use super::{Device, Launcher, blocks, input, int, kernels as k, vectors};
 use crate::error::Result;
 use crate::ops::rms_norm::RmsNormKernels;
 use crate::tensor::Tensor;
@@ -10,9 +11,6 @@ use crate::tensor::Tensor;
 /// Elements that one thread of a row's team holds, and the widest row.
 const PER_THREAD: usize = k::rms_norm::VECS * k::rms_norm::VEC;
 const WIDEST: usize = PER_THREAD * k::rms_norm::THREADS;
-/// Rows that one block of the weight's gradient sums at most, and the most blocks: enough to fill a device twice.
-const ROWS_PER_PART: usize = 64;
-const MOST_PARTS: usize = 256;
 
 /// How rows are shared out among threads.
 struct Rows {
@@ -104,13 +102,10 @@ impl<L: Launcher> RmsNormKernels for Device<L> {
             }
         }
         let dw = wants_dw.then(|| {
-            let parts = r.rows.div_ceil(ROWS_PER_PART).clamp(1, MOST_PARTS);
-            // Here a thread owns eight columns of its rows.
-            let team = (r.cols / k::rms_norm::VEC).next_power_of_two().min(k::rms_norm::THREADS);
-            let grid = [blocks(parts), blocks(r.cols.div_ceil(k::rms_norm::VEC * team)), 1];
-            let (partial, out): (_, Out<f32>) = self.empty([parts, r.cols])?;
+            let c = Columns::summed(r.rows, r.cols, k::rms_norm::THREADS);
+            let (partial, out) = self.empty::<f32>([c.parts, r.cols])?;
             // SAFETY: dy and x hold rows·cols elements, rstd rows, partial parts·cols; parts is the grid's width.
-            unsafe { k::rms_norm_bwd_w(self.launcher(), grid, out, dys, xs, rs, rows, cols, int(team))? };
+            unsafe { k::rms_norm_bwd_w(self.launcher(), c.grid(), out, dys, xs, rs, rows, cols, int(c.team))? };
             self.sum_rows(&partial)
         });
         Ok((dx, dw.transpose()?))
