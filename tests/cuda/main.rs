@@ -2,5 +2,6 @@
 #![allow(unsafe_code, reason = "plays the driver")]
 
 mod fake;
+mod faults;
 mod missing;
 mod work;
