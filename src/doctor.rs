@@ -36,6 +36,8 @@ pub struct Report {
     pub disk_free: Option<u64>,
     /// The CUDA driver and its GPUs.
     pub driver: Option<gpu::Driver>,
+    /// The driver's own version, such as 580.95.05.
+    pub driver_version: Option<String>,
     /// The GPU that would be used.
     pub gpu: Option<Usable>,
     /// Why none would be.
@@ -62,6 +64,8 @@ pub struct KernelFile {
 pub struct SelfTest {
     /// How long it took, the GPU's start included.
     pub seconds: f64,
+    /// Bytes of GPU memory that were free.
+    pub free_memory: u64,
     /// Every result of every op.
     pub checks: Vec<Check>,
 }
@@ -105,6 +109,7 @@ impl Report {
             memory: memory(),
             disk_free: disk_free(Path::new(".")),
             driver: gpu::probe().ok(),
+            driver_version: driver_version(),
             gpu,
             gpu_unused,
             kernels: kernels(),
@@ -121,7 +126,8 @@ impl Report {
             ("disk", or_unknown(self.disk_free.map(|free| format!("{} free here", format_bytes(free))))),
         ];
         if let Some(driver) = &self.driver {
-            rows.push(("driver", format!("CUDA {} ({})", driver.cuda, driver.library)));
+            let version = self.driver_version.as_ref().map_or_else(String::new, |v| format!("{v}, "));
+            rows.push(("driver", format!("{version}CUDA {} ({})", driver.cuda, driver.library)));
             rows.extend(driver.gpus.iter().map(|gpu| ("gpu", gpu.to_string())));
         }
         let unused = self.gpu_unused.as_deref().unwrap_or_default();
@@ -155,9 +161,9 @@ fn kernels() -> Vec<KernelFile> {
 fn self_test(on: &Usable) -> Result<SelfTest> {
     let started = std::time::Instant::now();
     let cuda = cuda::Cuda::open(on, IMAGES, KERNELS, cuda::Launches::Awaited)?;
-    let limit = cuda.limit(None)?;
-    let checks = selftest::self_test(&Device::new(cuda, limit))?;
-    Ok(SelfTest { seconds: started.elapsed().as_secs_f64(), checks })
+    let free_memory = cuda.free_memory();
+    let checks = selftest::self_test(&Device::new(cuda, u64::MAX))?;
+    Ok(SelfTest { seconds: started.elapsed().as_secs_f64(), free_memory, checks })
 }
 
 impl SelfTest {
@@ -171,8 +177,11 @@ impl SelfTest {
         let wrong = wrong.map(|c| ("wrong", format!("{}: off by {:.1e}, allowed {:.1e}", c.op, c.error, c.allowed)));
         let of = self.checks.len();
         let right = self.checks.iter().filter(|c| c.passed()).count();
-        let summary = ("self-test", format!("{right} of {of} results agree with the CPU ({:.1} s)", self.seconds));
-        lines(std::iter::once(summary).chain(wrong))
+        let summary = [
+            ("gpu memory", format!("{} free", format_bytes(self.free_memory))),
+            ("self-test", format!("{right} of {of} results agree with the CPU ({:.1} s)", self.seconds)),
+        ];
+        lines(summary.into_iter().chain(wrong))
     }
 }
 
@@ -232,6 +241,13 @@ fn proc_value(file: &str, name: &str) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;
     let mut pairs = text.lines().filter_map(|line| line.split_once(':'));
     pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned())
+}
+
+/// The first word of the kernel module's line that is digits and points.
+fn driver_version() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
+    let version = |word: &&str| word.contains('.') && word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    text.lines().next()?.split_whitespace().find(version).map(str::to_owned)
 }
 
 fn memory() -> Option<Memory> {

@@ -39,7 +39,6 @@ pub struct Cuda {
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
     name: String,
-    /// Bytes that were free after the start.
     free: u64,
     launches: Launches,
 }
@@ -70,6 +69,11 @@ impl Cuda {
         let (free, _) = context.mem_get_info().map_err(starts)?;
         let flight = Mutex::new(Flight { lost: None, last: None, staging });
         Ok(Self { functions, flight, stream, context, name: on.gpu.name.clone(), free: free as u64, launches })
+    }
+
+    /// Bytes that were free after the start.
+    pub fn free_memory(&self) -> u64 {
+        self.free
     }
 
     /// What may be used: `wanted`, or what is free less a margin.

@@ -135,9 +135,7 @@ impl Test<'_> {
 
     fn bias(&mut self) -> Result<()> {
         let inputs = [ramp([B, T, C], 0.1), ramp([C], 0.7)];
-        self.compare([("bias", ROUNDING), ("bias gradient", F32)], inputs, |k, [x, b]| {
-            Ok([k.bias_fwd(x, b)?, k.bias_bwd(x)?])
-        })
+        self.compare([("bias", ROUNDING), ("bias gradient", F32)], inputs, |k, [x, b]| Ok([k.bias_fwd(x, b)?, k.bias_bwd(x)?]))
     }
 
     fn swiglu(&mut self) -> Result<()> {
@@ -173,7 +171,8 @@ impl Test<'_> {
         // Positions of millions, where an angle in f32 would be off by radians.
         let positions = integers([B, T], |i| (i as u32).wrapping_mul(2_654_435_761) >> 9);
         let inputs = [ramp([B, T, H, D], 0.1), ramp([B, T, HK, D], 1.9)];
-        let results = ["rope of queries", "rope of keys", "rope query gradient", "rope key gradient"].map(|op| (op, ROUNDING + F32));
+        let results =
+            ["rope of queries", "rope of keys", "rope query gradient", "rope key gradient"].map(|op| (op, ROUNDING + F32));
         self.compare(results, inputs, |k, [q, key]| {
             let table = k.rope_table(&positions, &[1.0, 3.0], &freqs)?;
             let (mut fwd, mut bwd) = ([q.clone(), key.clone()], [q.clone(), key.clone()]);
@@ -195,17 +194,19 @@ impl Test<'_> {
     fn linear(&mut self) -> Result<()> {
         let inputs = [ramp([B, T, C], 0.1), ramp([F, C], 0.7), ramp([B, T, F], 1.9)];
         let results = [("linear", ROUNDING + F32), ("linear gradient", ROUNDING + F32), ("linear weight gradient", F32)];
-        self.compare(results, inputs, |k, [x, w, dy]| {
-            Ok([k.linear_fwd(x, w)?, k.linear_bwd_x(dy, w)?, k.linear_bwd_w(dy, x)?])
-        })
+        self.compare(results, inputs, |k, [x, w, dy]| Ok([k.linear_fwd(x, w)?, k.linear_bwd_x(dy, w)?, k.linear_bwd_w(dy, x)?]))
     }
 
     fn lora_linear(&mut self) -> Result<()> {
         let inputs = [ramp([B, T, C], 0.1), ramp([F, C], 0.7), ramp([R, C], 1.1), ramp([F, R], 2.2), ramp([B, T, F], 1.9)];
         // Beside the result, the product with the first factor is rounded.
         let twice = 2.0 * ROUNDING + F32;
-        let results =
-            [("lora_linear", twice), ("lora_linear gradient", twice), ("lora_linear A gradient", twice), ("lora_linear B gradient", twice)];
+        let results = [
+            ("lora_linear", twice),
+            ("lora_linear gradient", twice),
+            ("lora_linear A gradient", twice),
+            ("lora_linear B gradient", twice),
+        ];
         self.compare(results, inputs, |k, [x, w, a, b, dy]| {
             let weights = LoraWeights { w: w.clone(), a: a.clone(), b: b.clone(), scale: 0.5 };
             let (y, u) = k.lora_linear_fwd(x, &weights)?;

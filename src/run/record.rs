@@ -54,8 +54,7 @@ impl Job<'_> {
         let at = |name: &str| self.path().join(name).display().to_string();
         let lora = train.lora.as_ref();
         let table = self.config.settings().to_table();
-        let mut notes =
-            vec![format!("Text: {}. Peak memory: {}.", self.text.summary, format_bytes(peak_memory(self.kernels)))];
+        let mut notes = vec![format!("Text: {}. Peak memory: {}.", self.text.summary, format_bytes(peak_memory(self.kernels)))];
         let (coverage, uncounted) = self.coverage()?;
         notes.extend(uncounted);
         if self.config.eval.control {

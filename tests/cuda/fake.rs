@@ -131,8 +131,7 @@ impl Driver {
 
 /// The device that the driver shows.
 pub fn usable() -> Usable {
-    let gpu =
-        Gpu { ordinal: 0, name: "NVIDIA Imaginary".into(), capability: Version { major: 8, minor: 0 }, memory: 80 << 30 };
+    let gpu = Gpu { ordinal: 0, name: "NVIDIA Imaginary".into(), capability: Version { major: 8, minor: 0 }, memory: 80 << 30 };
     Usable { gpu, arch: "sm_80", cuda: Version { major: 13, minor: 0 }, library: "libcuda.so.1".into() }
 }
 

@@ -57,7 +57,8 @@ pub enum Fault {
 
 impl Explain for Fault {
     fn explain(&self) -> Explanation {
-        let again = "checkpoints are intact: run the same command again; if it fails again, check `nvidia-smi` and `ltrain doctor`";
+        let again =
+            "checkpoints are intact: run the same command again; if it fails again, check `nvidia-smi` and `ltrain doctor`";
         match self {
             Self::Launch { reason, .. } | Self::Copy { reason, .. } => {
                 Explanation::new("E504").fact(format!("driver: {reason}")).help(again)

@@ -4,8 +4,10 @@ use super::{CAPABILITY, FOLDERS, Gpu, LIBRARY, Version};
 use crate::error::{Explain, Explanation};
 use crate::units::format_bytes;
 
-/// A way out that always exists.
-const ON_CPU: &str = "leave out --gpus to run on the CPU";
+/// The way out where `--gpus auto` finds nothing to use.
+const WITHOUT: &str = "leave out --gpus to run on the CPU";
+/// The way out where it finds something that does not work.
+const ON_CPU: &str = "use --gpus 0 to run on the CPU";
 
 /// A device that was asked for and cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -123,17 +125,17 @@ impl Explain for DeviceError {
                     false => refused.iter().fold(e, |e, line| e.fact(line)),
                 };
                 e.help(format!(
-                    "{ON_CPU}, or install the NVIDIA driver (525 or newer); the CUDA toolkit is not needed.\n\
+                    "{WITHOUT}, or install the NVIDIA driver (525 or newer); the CUDA toolkit is not needed.\n\
                      In Docker start with: docker run --gpus all …"
                 ))
             }
             Self::NoDevice { library, visible: Some(v) } => {
                 e.fact(format!("{library}: works, but CUDA_VISIBLE_DEVICES is {v:?}")).help(format!(
-                    "unset CUDA_VISIBLE_DEVICES or name a device in it (CUDA_VISIBLE_DEVICES=0), or {ON_CPU}"
+                    "unset CUDA_VISIBLE_DEVICES or name a device in it (CUDA_VISIBLE_DEVICES=0), or {WITHOUT}"
                 ))
             }
             Self::NoDevice { library, visible: None } => e.fact(format!("{library}: works, but reports no device")).help(format!(
-                "check `nvidia-smi`; in a container pass the device on (docker run --gpus all …); or {ON_CPU}"
+                "check `nvidia-smi`; in a container pass the device on (docker run --gpus all …); or {WITHOUT}"
             )),
             Self::Driver { library, code: 2 } => e
                 .fact(format!("from: {library}"))
@@ -143,12 +145,12 @@ impl Explain for DeviceError {
                 .help(format!("check `nvidia-smi`: after a driver update a restart is needed; or {ON_CPU}")),
             Self::NotADriver { .. } => e.help(format!("reinstall the NVIDIA driver, or {ON_CPU}")),
             Self::TooOld { needs, .. } => e.help(format!(
-                "install a newer NVIDIA driver ({} or newer), rebuild with an nvcc of the driver's version (LTRAIN_NVCC), or {ON_CPU}",
+                "install a newer NVIDIA driver ({} or newer), rebuild with an nvcc of the driver's version (LTRAIN_NVCC), or {WITHOUT}",
                 driver_of(*needs)
             )),
-            Self::TooSmall { .. } => e.help(ON_CPU),
+            Self::TooSmall { .. } => e.help(WITHOUT),
             Self::NoKernels { gpu } => e.fact(format!("found: {gpu}")).help(format!(
-                "rebuild where nvcc is found: LTRAIN_NVCC=$(scripts/setup_nvcc.sh) cargo build --release; or {ON_CPU}"
+                "rebuild where nvcc is found: LTRAIN_NVCC=$(scripts/setup_nvcc.sh) cargo build --release; or {WITHOUT}"
             )),
             Self::Refused { reason, .. } => e.fact(format!("driver: {reason}")).help(format!(
                 "install a newer NVIDIA driver, rebuild with an nvcc of the driver's version (LTRAIN_NVCC), or {ON_CPU}"
