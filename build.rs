@@ -1,6 +1,10 @@
-//! Compiles the CUDA kernels where nvcc is found; without kernels there is nothing to do.
+//! Binds the CUDA kernels, compiles them where nvcc is found, and builds their host emulation for tests.
 
 use std::error::Error;
+use std::path::PathBuf;
+
+/// Kernels whose speed the product stands on: a spill stops the build.
+const HOT: [&str; 2] = ["attention_", "matmul_"];
 
 fn main() {
     if let Err(error) = kernels() {
@@ -11,17 +15,22 @@ fn main() {
 
 fn kernels() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=kernels");
-    let kernels = ptx_build::Kernels::in_dir("kernels")?;
-    if kernels.is_empty() {
-        return Ok(());
-    }
     for name in ["LTRAIN_NVCC", "CUDA_HOME", "VIRTUAL_ENV"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
-    match ptx_build::find(&|name| std::env::var_os(name)) {
-        Ok(nvcc) => drop(kernels.compile(&nvcc, std::env::var("OUT_DIR")?)?),
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    let kernels = ptx_build::Kernels::in_dir("kernels")?;
+    let images = match ptx_build::find(&|name| std::env::var_os(name)) {
+        Ok(nvcc) => kernels.compile(&nvcc, &HOT, &out)?,
         Err(error) if error.asked => return Err(error.into()),
-        Err(error) => println!("cargo::warning=no GPU kernels in this build: {error}"),
+        Err(error) => {
+            println!("cargo::warning=no GPU kernels in this build: {error}");
+            Vec::new()
+        }
+    };
+    kernels.write_bindings(&images, &out)?;
+    if std::env::var_os("CARGO_FEATURE_EMU").is_some() {
+        kernels.emulated(&out)?;
     }
     Ok(())
 }

@@ -119,7 +119,7 @@ fn measure(case: &Case, seconds: f64) -> Result<Measured> {
     reset_peak();
     let mut model = Llama::init(config(case), 1)?;
     model.params.iter_mut().for_each(|p| p.trainable = true);
-    let mut optimizer = AdamW::new(AdamWConfig::default(), &model.params);
+    let mut optimizer = AdamW::new(AdamWConfig::default(), &model.params, &Cpu).unwrap();
     let ids: Vec<u32> =
         (0..case.batch * case.seq_len).map(|n| (n as u32).wrapping_mul(2_654_435_761) % case.vocab as u32).collect();
     let rows: Vec<&[u32]> = ids.chunks_exact(case.seq_len).collect();

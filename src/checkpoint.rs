@@ -175,7 +175,7 @@ fn write_weights(tmp: &Path, state: &State, context: &Context) -> Result<()> {
         shard_limit: u64::MAX,
     };
     match state.model.lora() {
-        None => fill_model_dir(tmp, &export, state.model.params.iter().map(|p| Ok((p.name.clone(), p.value.clone())))),
+        None => fill_model_dir(tmp, &export, state.model.params.iter().map(|p| Ok((p.name.clone(), p.exact().clone())))),
         Some(_) => write_adapter_of(tmp, state, context, Storage::F32),
     }
 }
@@ -185,13 +185,13 @@ pub fn write_adapter_of(dir: &Path, state: &State, context: &Context, storage: S
     let lora = state.model.lora().expect("adapter: the model was prepared with adapters");
     let mut config = AdapterConfig::of(lora, &state.model.params, context.base_name);
     let mut tensors: Vec<(String, &Tensor)> =
-        state.model.params.iter().filter(|p| p.trainable).map(|p| (saved_name(&p.name), &p.value)).collect();
+        state.model.params.iter().filter(|p| p.trainable).map(|p| (saved_name(&p.name), p.exact())).collect();
     // PEFT replaces the embedding alone; a tied output projection would stay the base's unless it is replaced too.
     let embedding =
         state.model.params.id(EMBEDDING).map(|id| state.model.params.get(id)).filter(|p| p.trainable && context.config.tied);
     if let Some(embedding) = embedding {
         config.modules_to_save.push("lm_head".into());
-        tensors.push((saved_name(LM_HEAD), &embedding.value));
+        tensors.push((saved_name(LM_HEAD), embedding.exact()));
     }
     let extended = crate::io::hf_config::extended_config(context.base.raw(), context.config);
     write_adapter(dir, &config, storage, tensors.iter().map(|(n, t)| (n.as_str(), *t)), &extended)

@@ -42,6 +42,7 @@ Examples:
   ltrain --model ./SmolLM2-135M --data ./books --positions uniform --train lora --rank 32
   ltrain config dump --target 4k > run.toml               every setting with its value
   ltrain --config run.toml --set steps=500                the same run, longer
+  ltrain plan --model ./Llama-3-8B --target 128k          does it fit?
   ltrain eval runs/x/merged --at 4k,16k,32k               is the context really longer?
   ltrain generate runs/x/merged -p 'Once upon a time'
 
@@ -82,6 +83,8 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Multiply an adapter into its base model
     Merge(MergeArgs),
+    /// Count the GPU memory of a run, without weights or a GPU
+    Plan(Box<TrainArgs>),
     /// Show what this machine has and what ltrain can use
     Doctor(DoctorArgs),
     /// Show or check settings without training
@@ -243,7 +246,7 @@ pub fn command() -> clap::Command {
 }
 
 fn with_defaults(command: clap::Command) -> clap::Command {
-    let trains = matches!(command.get_name(), "ltrain" | "dump" | "check");
+    let trains = matches!(command.get_name(), "ltrain" | "dump" | "check" | "plan");
     let command = command.mut_subcommands(with_defaults);
     if !trains {
         return command;

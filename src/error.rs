@@ -79,6 +79,10 @@ domains! {
     Synthetic(crate::data::synthetic::SyntheticError),
     /// A device that was asked for and is not there.
     Device(crate::backend::DeviceError),
+    /// A run that a device has no room for.
+    Memory(crate::plan::DoesNotFit),
+    /// A device that failed while it worked.
+    Fault(crate::backend::device::Fault),
     /// A training run that cannot go on.
     Train(crate::train::TrainError),
     /// A checkpoint that cannot be written, read or continued.

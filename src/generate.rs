@@ -90,7 +90,8 @@ pub fn generate(
     let mut text = prompt.to_vec();
     while text.len() < most {
         let logits = next_logits(kernels, model, &text, cache.as_mut())?;
-        let token = sampler.sample(logits.as_f32()?, text.len()).ok_or(EvalError::NotFinite { tokens: text.len() })?;
+        let token =
+            sampler.sample(logits.to_host_f32()?.as_f32()?, text.len()).ok_or(EvalError::NotFinite { tokens: text.len() })?;
         if stops.contains(&token) {
             break;
         }

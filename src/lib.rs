@@ -16,6 +16,7 @@ pub mod io;
 pub mod model;
 pub mod ops;
 pub mod optim;
+pub mod plan;
 pub mod positions;
 pub mod report;
 pub mod rng;

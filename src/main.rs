@@ -35,6 +35,7 @@ fn dispatch(command: Command) -> ltrain::Result<Ending> {
         Command::Eval(args) => run::on_threads(args.threads, || run::eval(&args)),
         Command::Generate(args) => run::on_threads(args.threads, || run::generate(&args)),
         Command::Merge(args) => run::on_threads(None, || run::merge(&args)),
+        Command::Plan(args) => run::plan(&resolved(&args.gather()?)?).map(finished),
         Command::Doctor(args) => print(&doctor::page(&args)).map(finished),
         Command::Config(ConfigCommand::Dump(args)) => print(&dump(&args.gather()?)?).map(finished),
         Command::Config(ConfigCommand::Check(args)) => resolved(&args.gather()?).map(drop).map(finished),

@@ -24,6 +24,11 @@ impl Var {
         &self.value
     }
 
+    /// The value, which is gone from here; the place on the tape stays.
+    pub(crate) fn take(&mut self) -> Tensor {
+        std::mem::replace(&mut self.value, Tensor::f32(Vec::new(), [0]))
+    }
+
     /// Whether a gradient will flow into this value.
     pub fn wants_grad(&self) -> bool {
         self.slot.is_some()

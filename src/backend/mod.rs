@@ -1,10 +1,18 @@
 //! Where ops run. [`Kernels`] is the sum of the ops' traits; forgetting one is a compile error.
 
 pub mod cpu;
+pub mod device;
+#[cfg(feature = "emu")]
+pub mod emu;
 pub mod gpu;
+pub mod meta;
 
 pub use cpu::Cpu;
+pub use device::Device;
+#[cfg(feature = "emu")]
+pub use emu::{Emu, EmuMode};
 pub use gpu::DeviceError;
+pub use meta::Meta;
 
 use crate::ops::attention::AttentionKernels;
 use crate::ops::bias::BiasKernels;
@@ -14,11 +22,13 @@ use crate::ops::embedding::EmbeddingKernels;
 use crate::ops::linear::LinearKernels;
 use crate::ops::lora_linear::LoraLinearKernels;
 use crate::ops::optim::OptimKernels;
+use crate::ops::place::PlaceKernels;
 use crate::ops::rms_norm::RmsNormKernels;
 use crate::ops::rope::RopeKernels;
 use crate::ops::swiglu::SwigluKernels;
 
 impl Kernels for Cpu {}
+impl<L: device::Launcher> Kernels for Device<L> {}
 
 /// Everything a backend must be able to do.
 pub trait Kernels:
@@ -30,6 +40,7 @@ pub trait Kernels:
     + LinearKernels
     + LoraLinearKernels
     + OptimKernels
+    + PlaceKernels
     + RmsNormKernels
     + RopeKernels
     + SwigluKernels

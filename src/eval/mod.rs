@@ -25,9 +25,14 @@ use perplexity::{Window, disjoint, score, sliding};
 /// Tokens of one forward pass, unless a single row is longer: enough to keep a backend busy.
 const FORWARD_TOKENS: usize = 8192;
 
+/// Rows of one length that a forward pass takes at once.
+pub fn rows_of_a_pass(length: usize) -> usize {
+    (FORWARD_TOKENS / length.max(1)).max(1)
+}
+
 /// Cuts `items` into runs of equal length that fit one forward pass.
 fn batches<T>(items: &[T], tokens: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
-    let size = |run: &[T]| (FORWARD_TOKENS / tokens(&run[0]).max(1)).max(1);
+    let size = |run: &[T]| rows_of_a_pass(tokens(&run[0]));
     let runs: Vec<(&[T], usize)> = items.chunk_by(|a, b| tokens(a) == tokens(b)).map(|run| (run, size(run))).collect();
     runs.into_iter().flat_map(|(run, size)| run.chunks(size))
 }

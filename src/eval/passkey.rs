@@ -121,7 +121,7 @@ pub fn answers(kernels: &dyn Kernels, model: &Llama, questions: &[Question]) -> 
     let [count, width] = hidden.value().rows_cols("answers: hidden (B,T,C)")?;
     let matrix = hidden.value().reshape("answers: hidden (B·T,C)", [count, width])?;
     let picked = kernels.embedding_fwd(&Tensor::u32(places.clone(), [1, places.len()]), &matrix)?;
-    let logits = model.logits(kernels, &picked)?;
+    let logits = model.logits(kernels, &picked)?.to_host_f32()?;
     let mut likeliest = logits.as_f32()?.chunks_exact(model.config.vocab).map(argmax);
     Ok(questions.iter().map(|q| likeliest.by_ref().take(q.answer.len()).collect()).collect())
 }

@@ -143,5 +143,5 @@ fn nll(kernels: &dyn Kernels, model: &Llama, rows: &[&[u32]]) -> Result<Vec<f32>
     let batch = Batch::contiguous(rows);
     let mut tape = Tape::inference(kernels);
     let (_, nll) = model.loss(&mut tape, &batch, Recompute::Nothing, 1.0)?;
-    Ok(nll.as_f32()?.to_vec())
+    Ok(nll.to_host_f32()?.as_f32()?.to_vec())
 }

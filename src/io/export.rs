@@ -137,7 +137,7 @@ fn write_weights(tmp: &Path, export: &Export<'_>, tensors: impl IntoIterator<Ite
             let (given, tensor) = next?;
             assert_eq!(&given, name, "export: tensors come in the order of expected_tensors");
             tensor.expect("export: tensor", shape.clone())?;
-            writer.push(name, tensor.as_f32()?)?;
+            writer.push(name, tensor.to_host_f32()?.as_f32()?)?;
             total += bytes(shape, export.storage);
             weight_map.insert(given, json!(file));
         }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{KvCache, LoraConfig, LoraTarget, ModelConfig, Params};
+use super::{KvCache, LoraConfig, LoraTarget, ModelConfig, Param, Params};
+use crate::backend::{Cpu, Kernels};
 use crate::data::Batch;
 use crate::error::Result;
 use crate::ops::attention::{Segments, attention};
 use crate::ops::bias::bias;
 use crate::ops::cross_entropy::cross_entropy;
+use crate::ops::elementwise::ElementwiseKernels as _;
 use crate::ops::embedding::embedding;
-use crate::ops::linear::linear;
+use crate::ops::linear::{LinearKernels as _, linear};
 use crate::ops::lora_linear::lora_linear;
 use crate::ops::rms_norm::{add_rms_norm, rms_norm};
 use crate::ops::rope::{RopeTable, rope};
@@ -173,19 +175,27 @@ impl Llama {
         Ok(())
     }
 
+    /// Moves all parameters into the backend's memory and precision. Before this they are on the host.
+    pub fn place(&mut self, kernels: &dyn Kernels) -> Result<()> {
+        self.params.iter_mut().try_for_each(|param| param.place(kernels))
+    }
+
     /// The adapters' shape, if there are any.
     pub fn lora(&self) -> Option<&LoraConfig> {
         self.lora.as_ref()
     }
 
-    /// The base tensors with the adapters multiplied in: `W + s·B·A` in f32, names and order of [`expected_tensors`].
-    pub fn merged(&self, kernels: &dyn crate::backend::Kernels) -> Result<Vec<(String, Tensor)>> {
+    /// The base tensors with the adapters multiplied in: `W + s·B·A` in f32, names and order of [`expected_tensors`]. Computed on
+    /// the host wherever the model is: this is what is kept of a training.
+    pub fn merged(&self) -> Result<Vec<(String, Tensor)>> {
         let base = expected_tensors(&self.config).len();
-        let mut tensors: Vec<_> = self.params.iter().take(base).map(|p| (p.name.clone(), p.value.clone())).collect();
+        let host = |p: &Param| Ok((p.name.clone(), p.exact().to_host_f32()?));
+        let mut tensors = self.params.iter().take(base).map(host).collect::<Result<Vec<_>>>()?;
         for projection in self.layers.iter().flat_map(|l| &l.projections) {
             if let Some((a, b, scale)) = projection.lora {
-                let product = kernels.linear_bwd_x(&self.params.get(b).value, &self.params.get(a).value)?;
-                kernels.add_assign(&mut tensors[projection.w].1, &kernels.scale(&product, scale)?)?;
+                let [b, a] = [b, a].map(|id| self.params.get(id).exact().to_host_f32());
+                let product = Cpu.linear_bwd_x(&b?, &a?)?;
+                Cpu.add_assign(&mut tensors[projection.w].1, &Cpu.scale(&product, scale)?)?;
             }
         }
         Ok(tensors)
@@ -237,8 +247,7 @@ impl Llama {
         let q = self.heads(t, &y, pq, q_norm)?;
         let k = self.heads(t, &y, pk, k_norm)?;
         let v = self.heads(t, &y, pv, None)?;
-        let q = rope(t, &q, &pass.rope)?;
-        let k = rope(t, &k, &pass.rope)?;
+        let [q, k] = rope(t, [q, k], &pass.rope)?;
         let [k, v] = match cache {
             Some(cache) => cache.extend(i, k.value(), v.value())?.map(|x| t.constant(x)),
             None => [k, v],
@@ -300,7 +309,7 @@ impl Llama {
     }
 
     /// Logits of hidden states: `(…, hidden)` → `(…, vocab)`.
-    pub fn logits(&self, kernels: &dyn crate::backend::Kernels, hidden: &Tensor) -> Result<Tensor> {
+    pub fn logits(&self, kernels: &dyn Kernels, hidden: &Tensor) -> Result<Tensor> {
         kernels.linear_fwd(hidden, &self.params.get(self.head).value)
     }
 }

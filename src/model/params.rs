@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::backend::Kernels;
+use crate::error::Result;
 use crate::tape::ParamId;
 use crate::tensor::Tensor;
 
@@ -10,13 +12,29 @@ use crate::tensor::Tensor;
 pub struct Param {
     /// Hugging Face's name, e.g. `model.layers.0.mlp.up_proj.weight`; LoRA factors append `lora_A` and `lora_B`.
     pub name: String,
-    /// The value, f32.
+    /// The value that the model computes with.
     pub value: Tensor,
+    /// The value before it was rounded to the backend's storage type, where it was and training moves it.
+    pub master: Option<Tensor>,
     /// Whether training moves it.
     pub trainable: bool,
 }
 
 impl Param {
+    /// The value as exactly as it is known: what is saved.
+    pub fn exact(&self) -> &Tensor {
+        self.master.as_ref().unwrap_or(&self.value)
+    }
+
+    /// Moves the value into the backend's memory and precision.
+    pub fn place(&mut self, kernels: &dyn Kernels) -> Result<()> {
+        if self.trainable && kernels.rounds() {
+            self.master = Some(kernels.place_exact(&self.value)?);
+        }
+        self.value = kernels.place(&self.value)?;
+        Ok(())
+    }
+
     /// Whether weight decay applies: matrices yes, norms and biases no.
     pub fn decays(&self) -> bool {
         self.value.shape().dims().len() > 1
@@ -35,7 +53,7 @@ impl Params {
     pub fn push(&mut self, name: impl Into<String>, value: Tensor) -> ParamId {
         let name = name.into();
         self.ids.insert(name.clone(), self.list.len());
-        self.list.push(Param { name, value, trainable: false });
+        self.list.push(Param { name, value, master: None, trainable: false });
         self.list.len() - 1
     }
 

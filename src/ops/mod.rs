@@ -9,6 +9,7 @@ pub mod embedding;
 pub mod linear;
 pub mod lora_linear;
 pub mod optim;
+pub mod place;
 pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;

@@ -19,32 +19,49 @@ pub struct RopeFreqs {
     pub attention_factor: f32,
 }
 
-/// `a·cos θ` and `a·sin θ` of every token, shared by all layers and heads. Each `(batch, seq_len, head_dim / 2)`.
+/// The rotation of every token, shared by all layers and heads, in the form that its backend reads.
 #[derive(Debug, Clone)]
-pub struct RopeTable {
-    /// Cosines.
-    pub cos: Tensor,
-    /// Sines.
-    pub sin: Tensor,
+pub enum RopeTable {
+    /// `a·cos θ` and `a·sin θ`, each `(batch, seq_len, head_dim / 2)`.
+    Angles {
+        /// Cosines.
+        cos: Tensor,
+        /// Sines.
+        sin: Tensor,
+    },
+    /// The angle is `2π·frac(position·turns)`, exact at any u32 position.
+    Turns {
+        /// `(batch, seq_len)` u32.
+        positions: Tensor,
+        /// `inv_freq / (2π·rope_scale)` as 64-bit fractions: `(batch, head_dim / 2, 2)` u32, low half first.
+        turns: Tensor,
+        /// The attention factor `a`.
+        factor: f32,
+    },
 }
 
-/// Backends' part.
+/// Backends' part. Tensors are `(batch, seq_len, heads, head_dim)`, queries and keys at once, and rotated in place where they
+/// have no other handle.
 pub trait RopeKernels {
     /// The table for `positions` `(batch, seq_len)` u32 and one `rope_scale` per batch row.
     fn rope_table(&self, positions: &Tensor, rope_scale: &[f32], freqs: &RopeFreqs) -> Result<RopeTable>;
-    /// Rotates `x` `(batch, seq_len, heads, head_dim)`.
-    fn rope_fwd(&self, x: &Tensor, table: &RopeTable) -> Result<Tensor>;
+    /// The rotation.
+    fn rope_fwd(&self, qk: &mut [Tensor], table: &RopeTable) -> Result<()>;
     /// The transposed rotation.
-    fn rope_bwd(&self, dy: &Tensor, table: &RopeTable) -> Result<Tensor>;
+    fn rope_bwd(&self, dqk: &mut [Tensor], table: &RopeTable) -> Result<()>;
 }
 
-/// Rotates queries or keys: `x` `(batch, seq_len, heads, head_dim)`, same shape out.
-pub fn rope(t: &mut Tape, x: &Var, table: &Arc<RopeTable>) -> Result<Var> {
-    let y = t.kernels().rope_fwd(x.value(), table)?;
+/// Rotates queries and keys, `(batch, seq_len, heads, head_dim)` each.
+pub fn rope(t: &mut Tape, mut qk: [Var; 2], table: &Arc<RopeTable>) -> Result<[Var; 2]> {
+    // Nobody else needs the values before the rotation: taken off their variables, they can be overwritten.
+    let mut rotated = qk.each_mut().map(Var::take);
+    t.kernels().rope_fwd(&mut rotated, table)?;
     let table = Arc::clone(table);
-    let [y] = t.record([x], [y], move |k, _, [dy]| {
-        let dy = dy.expect("tape: a node runs only when its output has a gradient");
-        Ok([Some(k.rope_bwd(&dy, &table)?)])
-    });
-    Ok(y)
+    Ok(t.record(qk.each_ref(), rotated, move |k, _, grads| {
+        let has = grads.each_ref().map(Option::is_some);
+        let mut grads: Vec<Tensor> = grads.into_iter().flatten().collect();
+        k.rope_bwd(&mut grads, &table)?;
+        let mut grads = grads.into_iter();
+        Ok(has.map(|has| if has { grads.next() } else { None }))
+    }))
 }

@@ -2,8 +2,8 @@
 
 use crate::backend::Kernels;
 use crate::error::Result;
-use crate::model::Params;
-use crate::ops::optim::AdamWStep;
+use crate::model::{Param, Params};
+use crate::ops::optim::{AdamWStep, AdamWTensor};
 use crate::tape::ParamGrads;
 use crate::tensor::Tensor;
 
@@ -47,10 +47,19 @@ pub struct StepStats {
 }
 
 impl AdamW {
-    /// Zero moments for the trainable parameters.
-    pub fn new(config: AdamWConfig, params: &Params) -> Self {
-        let zeros = |p: &crate::model::Param| [Tensor::zeros(p.value.shape()), Tensor::zeros(p.value.shape())];
-        Self { config, moments: params.iter().map(|p| p.trainable.then(|| zeros(p))).collect(), step: 0 }
+    /// Zero moments for the trainable parameters, in the backend's memory.
+    pub fn new(config: AdamWConfig, params: &Params, kernels: &dyn Kernels) -> Result<Self> {
+        let zeros = |p: &Param| Ok([kernels.zeros_exact(p.value.shape())?, kernels.zeros_exact(p.value.shape())?]);
+        let moments = params.iter().map(|p| p.trainable.then(|| zeros(p)).transpose()).collect::<Result<_>>()?;
+        Ok(Self { config, moments, step: 0 })
+    }
+
+    /// Moves moments that were put back into the backend's memory.
+    pub fn place(&mut self, kernels: &dyn Kernels) -> Result<()> {
+        for moment in self.moments.iter_mut().flatten().flatten() {
+            *moment = kernels.place_exact(moment)?;
+        }
+        Ok(())
     }
 
     /// Steps applied so far.
@@ -80,34 +89,26 @@ impl AdamW {
         grads: &ParamGrads,
         lr: impl Fn(&str) -> f64,
     ) -> Result<StepStats> {
-        let mut squares = 0.0;
-        for (_, grad) in grads.iter() {
-            squares += kernels.sum_of_squares(grad)?;
-        }
-        let grad_norm = squares.sqrt();
-        if !grad_norm.is_finite() {
-            return Ok(StepStats { grad_norm, applied: false });
-        }
-        self.step += 1;
         let AdamWConfig { beta1, beta2, eps, weight_decay, max_grad_norm } = self.config;
-        // PyTorch's clip_grad_norm_ divides by norm + 1e-6 and never scales up.
-        let grad_scale = (max_grad_norm / (grad_norm + 1e-6)).min(1.0);
-        let correction = |beta: f64| (1.0 - beta.powf(self.step as f64)) as f32;
-        for (id, grad) in grads.iter() {
-            let param = params.get_mut(id);
-            let step = AdamWStep {
-                lr: lr(&param.name) as f32,
-                beta1: beta1 as f32,
-                beta2: beta2 as f32,
-                eps: eps as f32,
-                weight_decay: if param.decays() { weight_decay as f32 } else { 0.0 },
-                bias_correction1: correction(beta1),
-                bias_correction2: correction(beta2),
-                grad_scale: grad_scale as f32,
-            };
-            let [m, v] = self.moments[id].as_mut().expect("adamw: a parameter with a gradient is trainable");
-            kernels.adamw(&mut param.value, grad, m, v, step)?;
-        }
-        Ok(StepStats { grad_norm, applied: true })
+        let correction = |beta: f64| (1.0 - beta.powf((self.step + 1) as f64)) as f32;
+        let step = AdamWStep {
+            beta1: beta1 as f32,
+            beta2: beta2 as f32,
+            eps: eps as f32,
+            bias_correction1: correction(beta1),
+            bias_correction2: correction(beta2),
+            max_grad_norm,
+        };
+        let moving = params.iter_mut().zip(&mut self.moments).enumerate().filter_map(|(id, (param, moments))| {
+            let grad = grads.get(id)?;
+            let [m, v] = moments.as_mut().expect("adamw: a parameter with a gradient is trainable");
+            let lr = lr(&param.name) as f32;
+            let weight_decay = if param.decays() { weight_decay as f32 } else { 0.0 };
+            Some(AdamWTensor { value: &mut param.value, master: param.master.as_mut(), grad, m, v, lr, weight_decay })
+        });
+        let grad_norm = kernels.adamw(&mut moving.collect::<Vec<_>>(), &step)?;
+        let applied = grad_norm.is_finite();
+        self.step += u64::from(applied);
+        Ok(StepStats { grad_norm, applied })
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Ending;
 use super::base::{Base, adapt, load, open_dir};
-use super::job::{colour, stop_flag};
+use super::job::{colour, human_count, stop_flag};
 use super::measure::questions;
 use super::text;
 use super::ui::Ui;
@@ -14,18 +14,20 @@ use crate::backend::Cpu;
 use crate::cli::{EvalArgs, GenerateArgs, MergeArgs};
 use crate::config::choices::{Progress, Task};
 use crate::config::text::{List, ModelSource};
-use crate::config::{ConfigError, Problem};
+use crate::config::{ConfigError, Problem, RunConfig};
 use crate::error::{IoError, Result};
 use crate::eval::{EvalPlan, EvalProgress, Evaluation, PasskeyPlan, Subject};
 use crate::generate::{Sampler, TextStream, generate as continue_text};
 use crate::io::atomic::{Existing, write_bytes_atomically};
+use crate::io::hf_config::read_config;
 use crate::io::tokenizer::SpecialTokens;
 use crate::io::{Export, ModelDir, write_model_dir};
 use crate::model::rope::RopeKind;
 use crate::model::{Llama, ModelConfig, RopeConfig};
+use crate::plan::MemoryPlan;
 use crate::report::record::{EvalRecord, Role};
 use crate::report::table::Comparison;
-use crate::units::{format_count, format_length};
+use crate::units::{format_bytes, format_count, format_length};
 
 /// Writes to stdout without the panic of `print!` when the reader is gone.
 pub fn print(text: &str) -> Result<()> {
@@ -42,7 +44,7 @@ fn adapted(dir: &ModelDir, adapter: Option<&Path>) -> Result<Llama> {
         // The adapter was trained under this rotation; without it the result is noise.
         let patched = dir.join("base_config/config.json");
         if patched.exists() {
-            let config = crate::io::hf_config::read_config(&patched)?;
+            let config = read_config(&patched)?;
             (model.config.rope, model.config.context) = (config.rope, config.context);
         }
     }
@@ -174,6 +176,28 @@ pub fn generate(args: &GenerateArgs) -> Result<Ending> {
     Ok(Ending::Finished)
 }
 
+/// `ltrain plan`.
+pub fn plan(config: &RunConfig) -> Result<()> {
+    let model = match (&config.model.init, &config.model.source) {
+        (Some(json), _) => read_config(json)?,
+        (None, ModelSource::Builtin) => open_dir(&ModelSource::Builtin)?.config().clone(),
+        (None, ModelSource::Folder(folder)) => read_config(&folder.join("config.json"))?,
+    };
+    let plan = MemoryPlan::of(config, &model)?;
+    let peak = plan.peak();
+    print(&format!(
+        "{} ({} parameters), {}, {} x {} tokens at once\n\n{}\npeak {}: {}\n",
+        config.model.name,
+        human_count(model.parameters()),
+        config.train.mode,
+        config.train.micro_batch,
+        format_length(config.data.seq_len),
+        plan.table(),
+        format_bytes(peak.total()),
+        peak.name,
+    ))
+}
+
 /// `ltrain merge`.
 pub fn merge(args: &MergeArgs) -> Result<Ending> {
     let base = open_dir(&args.model)?;
@@ -186,7 +210,7 @@ pub fn merge(args: &MergeArgs) -> Result<Ending> {
         existing: Existing::Refuse,
         shard_limit: crate::io::export::SHARD_LIMIT,
     };
-    write_model_dir(&args.out, &export, model.merged(&Cpu)?.into_iter().map(Ok))?;
+    write_model_dir(&args.out, &export, model.merged()?.into_iter().map(Ok))?;
     print(&format!("{}\n", args.out.display()))?;
     Ok(Ending::Finished)
 }

@@ -241,7 +241,7 @@ impl Job<'_> {
                 existing: Existing::Replace,
                 shard_limit: crate::io::export::SHARD_LIMIT,
             };
-            write_model_dir(&self.path().join("merged"), &export, state.model.merged(self.kernels)?.into_iter().map(Ok))?;
+            write_model_dir(&self.path().join("merged"), &export, state.model.merged()?.into_iter().map(Ok))?;
         }
         if adapter {
             let base_name = self.base_name();
@@ -280,7 +280,7 @@ pub fn colour() -> Colour {
 }
 
 /// `0.67 M`, `8.03 B`.
-fn human_count(n: u64) -> String {
+pub(super) fn human_count(n: u64) -> String {
     match n as f64 {
         n if n >= 1e9 => format!("{:.2} B", n / 1e9),
         n => format!("{:.2} M", n / 1e6),

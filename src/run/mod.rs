@@ -10,7 +10,7 @@ mod session;
 mod text;
 mod ui;
 
-pub use commands::{eval, generate, merge, print};
+pub use commands::{eval, generate, merge, plan, print};
 pub use job::train;
 
 /// Runs `work` on one of `threads` CPU threads that share every op's work: all cores unless told otherwise. A caller that is

@@ -124,13 +124,13 @@ pub fn peak_memory() -> u64 {
 
 impl Session<'_> {
     /// A fresh state: base weights, adapters where the mode has them, zero moments.
-    fn fresh(&self) -> Result<State> {
+    fn fresh(&self, kernels: &dyn Kernels) -> Result<State> {
         let mut model = self.base.load()?;
         let train = &self.config.train;
         let lora = train.lora.clone().unwrap_or(LoraConfig { rank: 1, alpha: 1.0, rslora: false, targets: Vec::new() });
         train::prepare(&mut model, train.mode, &lora, train.seed)?;
         model.config.rope = self.rope.clone();
-        let optimizer = AdamW::new(self.config.optim.adamw, &model.params);
+        let optimizer = AdamW::new(self.config.optim.adamw, &model.params, kernels)?;
         Ok(State { model, optimizer, step: 0, skipped: 0 })
     }
 
@@ -157,7 +157,7 @@ impl Session<'_> {
     /// Trains to the end or to a signal. `main` is the run's own training, to which `--resume PATH` applies.
     pub fn run(&self, kernels: &dyn Kernels, main: bool, validate: &mut Validate) -> Result<(State, Outcome)> {
         std::fs::create_dir_all(self.folder).context("create", self.folder)?;
-        let mut state = self.fresh()?;
+        let mut state = self.fresh(kernels)?;
         let mut seconds = 0.0;
         if let Some(path) = self.found(main)? {
             seconds = checkpoint::restore(&path, &mut state)?;

@@ -8,9 +8,12 @@ mod shape;
 
 use std::sync::Arc;
 
+use half::bf16;
+
 pub use shape::Shape;
 
-use crate::error::{Explain, Explanation};
+use crate::backend::device::DeviceBuffer;
+use crate::error::{self, Explain, Explanation};
 
 /// What an op can find wrong with its inputs.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -43,11 +46,30 @@ pub enum TensorError {
         /// The storage type that came.
         got: Dtype,
     },
+    /// Wrong memory.
+    #[error("expected a tensor {expected}, got one elsewhere")]
+    Place {
+        /// Where it should be.
+        expected: &'static str,
+    },
+    /// An extent that the kernels cannot work with.
+    #[error("{what} is {got}: the GPU kernels need {needed}")]
+    Extent {
+        /// The extent.
+        what: &'static str,
+        /// What would do.
+        needed: &'static str,
+        /// What came.
+        got: usize,
+    },
 }
 
 impl Explain for TensorError {
     fn explain(&self) -> Explanation {
-        Explanation::new("E101").help("this is a bug in ltrain; please report it with the command line")
+        match self {
+            Self::Extent { .. } => Explanation::new("E503").help("run this model on the CPU with --gpus 0"),
+            _ => Explanation::new("E101").help("this is a bug in ltrain; please report it with the command line"),
+        }
     }
 }
 
@@ -56,14 +78,27 @@ impl Explain for TensorError {
 pub enum Dtype {
     /// 32-bit float.
     F32,
+    /// The upper half of a 32-bit float: weights and activations on a device.
+    Bf16,
     /// 32-bit unsigned integer: token ids, positions.
     U32,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 | Self::U32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
 }
 
 impl std::fmt::Display for Dtype {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Dtype::F32 => "f32",
+            Dtype::Bf16 => "bf16",
             Dtype::U32 => "u32",
         })
     }
@@ -74,17 +109,12 @@ impl std::fmt::Display for Dtype {
 pub enum Buffer {
     /// Host floats.
     F32(Vec<f32>),
+    /// Host halves, on their way to or from a device.
+    Bf16(Vec<bf16>),
     /// Host integers.
     U32(Vec<u32>),
-}
-
-impl Clone for Buffer {
-    fn clone(&self) -> Self {
-        match self {
-            Self::F32(v) => Self::F32(pool::copied(v)),
-            Self::U32(v) => Self::U32(v.clone()),
-        }
-    }
+    /// Memory of a device.
+    Device(DeviceBuffer),
 }
 
 impl Drop for Buffer {
@@ -117,6 +147,25 @@ impl Tensor {
         Self { shape, data: Arc::new(Buffer::U32(data)) }
     }
 
+    /// A tensor of halves. Panics when the element count is not the shape's.
+    pub fn bf16(data: Vec<bf16>, shape: impl Into<Shape>) -> Self {
+        let shape = shape.into();
+        assert_eq!(data.len(), shape.len(), "tensor of shape {shape}");
+        Self { shape, data: Arc::new(Buffer::Bf16(data)) }
+    }
+
+    /// A tensor in a device's memory. Panics when the buffer is not the shape's.
+    pub fn device(buffer: DeviceBuffer, shape: impl Into<Shape>) -> Self {
+        let shape = shape.into();
+        assert_eq!(buffer.len(), shape.len(), "tensor of shape {shape}");
+        Self { shape, data: Arc::new(Buffer::Device(buffer)) }
+    }
+
+    /// The memory.
+    pub fn buffer(&self) -> &Buffer {
+        &self.data
+    }
+
     /// Float zeros.
     pub fn zeros(shape: impl Into<Shape>) -> Self {
         let shape = shape.into();
@@ -135,15 +184,17 @@ impl Tensor {
 
     /// The storage type.
     pub fn dtype(&self) -> Dtype {
-        match *self.data {
+        match &*self.data {
             Buffer::F32(_) => Dtype::F32,
+            Buffer::Bf16(_) => Dtype::Bf16,
             Buffer::U32(_) => Dtype::U32,
+            Buffer::Device(buffer) => buffer.dtype(),
         }
     }
 
     /// Bytes of storage.
     pub fn bytes(&self) -> u64 {
-        self.shape.len() as u64 * 4
+        (self.shape.len() * self.dtype().bytes()) as u64
     }
 
     /// The dims by name: `let [b, t, h, d] = q.dims("attention: q (B,T,H,D)")?`.
@@ -169,7 +220,7 @@ impl Tensor {
     pub fn as_f32(&self) -> Result<&[f32], TensorError> {
         match &*self.data {
             Buffer::F32(v) => Ok(v),
-            Buffer::U32(_) => Err(TensorError::Dtype { expected: Dtype::F32, got: Dtype::U32 }),
+            _ => Err(self.is_not(Dtype::F32)),
         }
     }
 
@@ -177,15 +228,58 @@ impl Tensor {
     pub fn as_u32(&self) -> Result<&[u32], TensorError> {
         match &*self.data {
             Buffer::U32(v) => Ok(v),
-            Buffer::F32(_) => Err(TensorError::Dtype { expected: Dtype::U32, got: Dtype::F32 }),
+            _ => Err(self.is_not(Dtype::U32)),
         }
     }
 
     /// The host floats for writing; copies first when the buffer is shared.
     pub fn as_f32_mut(&mut self) -> Result<&mut [f32], TensorError> {
-        match Arc::make_mut(&mut self.data) {
-            Buffer::F32(v) => Ok(v),
-            Buffer::U32(_) => Err(TensorError::Dtype { expected: Dtype::F32, got: Dtype::U32 }),
+        let wrong = self.is_not(Dtype::F32);
+        if Arc::get_mut(&mut self.data).is_none()
+            && let Buffer::F32(v) = &*self.data
+        {
+            self.data = Arc::new(Buffer::F32(pool::copied(v)));
+        }
+        match Arc::get_mut(&mut self.data) {
+            Some(Buffer::F32(v)) => Ok(v),
+            _ => Err(wrong),
+        }
+    }
+
+    /// The device memory.
+    pub fn as_device(&self) -> Result<&DeviceBuffer, TensorError> {
+        match &*self.data {
+            Buffer::Device(buffer) => Ok(buffer),
+            _ => Err(TensorError::Place { expected: "on a device" }),
+        }
+    }
+
+    /// The device memory for writing; copies first when the buffer is shared.
+    pub fn as_device_mut(&mut self) -> error::Result<&mut DeviceBuffer> {
+        if Arc::get_mut(&mut self.data).is_none() {
+            self.data = Arc::new(Buffer::Device(self.as_device()?.copied()?));
+        }
+        match Arc::get_mut(&mut self.data) {
+            Some(Buffer::Device(buffer)) => Ok(buffer),
+            _ => Err(TensorError::Place { expected: "on a device" }.into()),
+        }
+    }
+
+    /// The same values as host floats: from a device, from halves, or the tensor itself.
+    pub fn to_host_f32(&self) -> error::Result<Self> {
+        let data = match &*self.data {
+            Buffer::F32(_) => return Ok(self.clone()),
+            Buffer::Bf16(v) => v.iter().map(|v| v.to_f32()).collect(),
+            Buffer::U32(_) => return Err(self.is_not(Dtype::F32).into()),
+            Buffer::Device(buffer) => buffer.to_f32()?,
+        };
+        Ok(Self::f32(data, &self.shape))
+    }
+
+    fn is_not(&self, expected: Dtype) -> TensorError {
+        match (&*self.data, self.dtype()) {
+            (Buffer::Device(_), _) => TensorError::Place { expected: "on the host" },
+            (_, got) => TensorError::Dtype { expected, got },
         }
     }
 
@@ -208,11 +302,10 @@ impl Tensor {
         {
             return Err(TensorError::Shape { what, expected: self.shape.clone(), got: rows.shape.clone() });
         }
-        match Arc::make_mut(&mut self.data) {
-            Buffer::F32(v) => v.extend_from_slice(rows.as_f32()?),
-            Buffer::U32(_) => {
-                return Err(TensorError::Dtype { expected: Dtype::F32, got: Dtype::U32 });
-            }
+        self.as_f32_mut()?;
+        match Arc::get_mut(&mut self.data) {
+            Some(Buffer::F32(v)) => v.extend_from_slice(rows.as_f32()?),
+            _ => unreachable!("as_f32_mut leaves the only handle of host floats"),
         }
         let mut dims = self.shape.dims().to_vec();
         dims[1] += rows.shape.dims()[1];

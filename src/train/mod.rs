@@ -166,7 +166,7 @@ pub fn train(
             state.skipped += 1;
         }
         if bad == 3 && config.on_nan == OnNan::Stop {
-            let finite = |g: &Tensor| g.as_f32().is_ok_and(|g| g.iter().all(|v| v.is_finite()));
+            let finite = |g: &Tensor| g.to_host_f32().is_ok_and(|g| g.as_f32().is_ok_and(|g| g.iter().all(|v| v.is_finite())));
             let parameter = grads.iter().find(|(_, g)| !finite(g)).map(|(id, _)| state.model.params.get(id).name.clone());
             return Err(
                 TrainError::Diverged { first: state.step - 2, count: bad, last_good, parameter, saved: Vec::new() }.into()
@@ -202,8 +202,9 @@ pub fn gradients(
         }
         let mut tape = Tape::new(kernels);
         let (sum, _) = model.loss(&mut tape, batch, recompute, scale)?;
-        loss += f64::from(sum.value().as_f32()?[0]);
         tape.backward(&sum, Tensor::scalar(1.0), &mut grads)?;
+        // Read after backward is queued: a device waits for nobody in between.
+        loss += f64::from(sum.value().to_host_f32()?.as_f32()?[0]);
     }
     Ok(Some((grads, loss)))
 }

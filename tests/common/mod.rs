@@ -1,6 +1,7 @@
 //! What integration tests share: where the fixtures are and how to read them.
 #![allow(dead_code)] // every test binary compiles this file and uses its own part of it
 
+pub mod backends;
 pub mod runs;
 
 use std::collections::HashMap;

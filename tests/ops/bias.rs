@@ -1,4 +1,5 @@
 use crate::check::{assert_close, assert_refused, floats, gradcheck, ramp};
+use crate::parity::{BF16, parity};
 use ltrain::backend::Cpu;
 use ltrain::ops::bias::{BiasKernels, bias};
 
@@ -12,6 +13,18 @@ fn adds_to_every_row() {
 #[test]
 fn gradients_match_differences() {
     gradcheck("bias", [ramp([2, 3, 5], 0.1), ramp([5], 1.0)], 1, |t, [x, b]| bias(t, &x, &b));
+}
+
+/// Widths of one vector, of parts of a team and of more than one block; rows that fill a part and do not.
+const SHAPES: [[usize; 2]; 7] = [[1, 8], [3, 24], [67, 64], [5, 136], [130, 96], [2, 2056], [9, 4096]];
+
+#[test]
+fn every_backend_agrees() {
+    for [rows, c] in SHAPES {
+        parity("bias", [ramp([1, rows, c], 0.1), ramp([c], 1.0)], [BF16], |k, [x, b]| Ok([k.bias_fwd(x, b)?]));
+        let f32_sum = f64::from(f32::EPSILON) * (rows as f64).sqrt() * 8.0;
+        parity("bias_bwd", [ramp([1, rows, c], 0.1)], [f32_sum], |k, [dy]| Ok([k.bias_bwd(dy)?]));
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
 use crate::check::{assert_refused, bits, floats, gradcheck, ramp, run};
+use crate::parity::parity;
 use ltrain::backend::Cpu;
 use ltrain::ops::embedding::{EmbeddingKernels, embedding};
 use ltrain::tensor::Tensor;
@@ -28,6 +29,30 @@ fn two_runs_are_bit_equal() {
     let ids = ids([3, 1000], 11);
     let once = || run(&[ramp([11, 5], 0.3)], |y| y.clone(), |t, [w]| embedding(t, &ids, &w)).1.map(|g| bits(&g));
     assert_eq!(once(), once());
+}
+
+/// Rows of ids, vocabulary, width: unused ids, and ids that are frequent enough to be cut.
+const SHAPES: [([usize; 2], usize, usize); 7] = [
+    ([1, 1], 1, 8),
+    ([3, 5], 7, 24),
+    ([2, 33], 100, 64),
+    ([5, 13], 11, 136),
+    ([3, 41], 37, 1032),
+    ([1, 2], 5, 4096),
+    ([2, 700], 3, 16),
+];
+
+#[test]
+fn every_backend_agrees() {
+    for (shape, vocab, c) in SHAPES {
+        let ids = ids(shape, vocab);
+        // Forward copies bits. Backward adds in the order of the tokens, as the CPU does, except where a frequent id is cut.
+        let pieces = f64::from(f32::EPSILON) * (shape[0] as f64 * shape[1] as f64 / vocab as f64).sqrt() * 8.0;
+        let allowed = if shape[0] * shape[1] > 256 { pieces } else { 0.0 };
+        parity("embedding", [ramp([vocab, c], 0.3), ramp([shape[0], shape[1], c], 1.1)], [0.0, allowed], |k, [w, dy]| {
+            Ok([k.embedding_fwd(&ids, w)?, k.embedding_bwd(dy, &ids, vocab)?])
+        });
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod common;
 
 mod check;
+mod parity;
 
 mod attention;
 mod bias;

@@ -1,4 +1,5 @@
 use crate::check::{assert_close, assert_refused, floats, gradcheck, ramp};
+use crate::parity::{BF16, parity};
 use ltrain::backend::Cpu;
 use ltrain::ops::elementwise::add;
 use ltrain::ops::rms_norm::{RmsNormKernels, add_rms_norm, rms_norm};
@@ -42,6 +43,51 @@ fn gradients_of_the_fused_op_match_differences_through_either_output_and_both() 
         let w = t.constant(w.clone());
         Ok(add_rms_norm(t, &x, &r, &w, 0.5)?[0].clone())
     });
+}
+
+/// Widths of one vector, of parts of a team, of several warps, and the widest; rows that fill a block and do not.
+const SHAPES: [[usize; 2]; 8] = [[1, 8], [3, 24], [67, 64], [5, 136], [130, 96], [2, 1032], [9, 4096], [3, 8192]];
+
+#[test]
+fn every_backend_agrees_forward() {
+    for [rows, c] in SHAPES {
+        let inputs = [ramp([1, rows, c], 0.1), ramp([1, rows, c], 1.9), ramp([c], 0.7)];
+        let f32_sum = f64::from(f32::EPSILON) * (c as f64).sqrt() * 8.0;
+        parity("rms_norm", inputs.clone(), [BF16 + f32_sum, f32_sum], |k, [x, _, w]| k.rms_norm_fwd(x, w, EPS).map(Into::into));
+        // The sum is rounded before it is normalised, which the CPU does not do; so is the result.
+        parity("add_rms_norm", inputs, [BF16, 2.0 * BF16 + f32_sum, BF16], |k, [x, r, w]| {
+            k.add_rms_norm_fwd(x, r, w, EPS).map(Into::into)
+        });
+    }
+}
+
+#[test]
+fn every_backend_agrees_backward() {
+    for [rows, c] in SHAPES {
+        let inputs = [ramp([1, rows, c], 0.1), ramp([1, rows, c], 1.9), ramp([c], 0.7), ramp([1, rows, c], 2.6)];
+        let f32_sum = f64::from(f32::EPSILON) * (rows.max(c) as f64).sqrt() * 8.0;
+        for with_dh in [false, true] {
+            parity("rms_norm_bwd", inputs.clone(), [BF16 + f32_sum, 2.0 * f32_sum], |k, [x, dy, w, dh]| {
+                let (_, rstd) = k.rms_norm_fwd(x, w, EPS)?;
+                let (dx, dw) = k.rms_norm_bwd(dy, x, w, &rstd, with_dh.then_some(dh), true)?;
+                Ok([dx, dw.expect("asked for")])
+            });
+        }
+    }
+}
+
+#[test]
+fn a_width_that_kernels_cannot_read_is_refused_with_advice() {
+    use ltrain::backend::EmuMode;
+    use ltrain::error::{Error, Explain as _};
+    use ltrain::ops::place::PlaceKernels as _;
+    let device = crate::common::backends::emulated(EmuMode::Eager);
+    for width in [12, 8200] {
+        let [x, w] = [ramp([2, 3, width], 0.1), ramp([width], 0.7)].map(|t| device.place(&t).unwrap());
+        let error: Error = device.rms_norm_fwd(&x, &w, EPS).unwrap_err();
+        assert_eq!(error.explain().code, "E503", "{error}");
+        assert!(error.to_string().contains(&width.to_string()), "{error}");
+    }
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn recomputed_layers_give_the_same_bits() {
 fn two_runs_are_bit_equal() {
     let once = || {
         let mut model = model();
-        let mut optimizer = AdamW::new(AdamWConfig::default(), &model.params);
+        let mut optimizer = AdamW::new(AdamWConfig::default(), &model.params, &Cpu).unwrap();
         let mut losses = Vec::new();
         for _ in 0..3 {
             let (grads, loss) = step(&model, &[batch(&rows())], Recompute::Nothing);

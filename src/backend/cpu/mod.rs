@@ -16,6 +16,7 @@ mod lora_linear;
 mod optim;
 #[allow(unsafe_code)]
 mod panel;
+mod place;
 mod rms_norm;
 mod rope;
 mod scratch;

@@ -1,7 +1,7 @@
 use super::simd::wide;
 use super::{CHUNK, Cpu, vector};
 use crate::error::Result;
-use crate::ops::optim::{AdamWStep, OptimKernels};
+use crate::ops::optim::{AdamWStep, AdamWTensor, OptimKernels};
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 
@@ -25,22 +25,35 @@ fn squares(x: &[f32]) -> f64 {
     )
 }
 
-impl OptimKernels for Cpu {
-    fn adamw(&self, param: &mut Tensor, grad: &Tensor, m: &mut Tensor, v: &mut Tensor, step: AdamWStep) -> Result<()> {
-        for (what, t) in [("adamw: grad", grad), ("adamw: m", &*m), ("adamw: v", &*v)] {
-            t.expect(what, param.shape())?;
-        }
-        let (p, g, m, v) = (param.as_f32_mut()?, grad.as_f32()?, m.as_f32_mut()?, v.as_f32_mut()?);
-        p.par_chunks_mut(CHUNK)
-            .zip(g.par_chunks(CHUNK))
-            .zip(m.par_chunks_mut(CHUNK))
-            .zip(v.par_chunks_mut(CHUNK))
-            .for_each(|(((p, g), m), v)| vector::adamw(&step, g, [p, m, v]));
-        Ok(())
-    }
+fn sum_of_squares(x: &Tensor) -> Result<f64> {
+    let partial: Vec<f64> = x.as_f32()?.par_chunks(CHUNK).map(squares).collect();
+    Ok(partial.iter().sum())
+}
 
-    fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
-        let partial: Vec<f64> = x.as_f32()?.par_chunks(CHUNK).map(squares).collect();
-        Ok(partial.iter().sum())
+impl OptimKernels for Cpu {
+    fn adamw(&self, tensors: &mut [AdamWTensor], step: &AdamWStep) -> Result<f64> {
+        let mut squares = 0.0;
+        for tensor in &*tensors {
+            for (what, t) in [("adamw: grad", tensor.grad), ("adamw: m", &*tensor.m), ("adamw: v", &*tensor.v)] {
+                t.expect(what, tensor.value.shape())?;
+            }
+            squares += sum_of_squares(tensor.grad)?;
+        }
+        let norm = squares.sqrt();
+        if !norm.is_finite() {
+            return Ok(norm);
+        }
+        let grad_scale = step.grad_scale(norm);
+        for tensor in tensors {
+            let scalars = vector::AdamWScalars { step, lr: tensor.lr, weight_decay: tensor.weight_decay, grad_scale };
+            let (p, g) = (tensor.value.as_f32_mut()?, tensor.grad.as_f32()?);
+            let (m, v) = (tensor.m.as_f32_mut()?, tensor.v.as_f32_mut()?);
+            p.par_chunks_mut(CHUNK)
+                .zip(g.par_chunks(CHUNK))
+                .zip(m.par_chunks_mut(CHUNK))
+                .zip(v.par_chunks_mut(CHUNK))
+                .for_each(|(((p, g), m), v)| vector::adamw(&scalars, g, [p, m, v]));
+        }
+        Ok(norm)
     }
 }

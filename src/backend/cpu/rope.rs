@@ -6,7 +6,7 @@ use super::Cpu;
 use super::simd::wide;
 use crate::error::Result;
 use crate::ops::rope::{RopeFreqs, RopeKernels, RopeTable};
-use crate::tensor::{Shape, Tensor, TensorError, pool};
+use crate::tensor::{Shape, Tensor, TensorError};
 
 /// Tokens per task: a rotation is a few microseconds, less than it costs to hand one over.
 const TOKENS_PER_TASK: usize = 16;
@@ -43,59 +43,60 @@ impl RopeKernels for Cpu {
                     }
                 });
         }
-        Ok(RopeTable { cos, sin })
+        Ok(RopeTable::Angles { cos, sin })
     }
 
-    fn rope_fwd(&self, x: &Tensor, table: &RopeTable) -> Result<Tensor> {
-        rotate(x, table, 1.0)
+    fn rope_fwd(&self, qk: &mut [Tensor], table: &RopeTable) -> Result<()> {
+        qk.iter_mut().try_for_each(|x| rotate(x, table, 1.0))
     }
 
-    fn rope_bwd(&self, dy: &Tensor, table: &RopeTable) -> Result<Tensor> {
-        rotate(dy, table, -1.0)
+    fn rope_bwd(&self, dqk: &mut [Tensor], table: &RopeTable) -> Result<()> {
+        dqk.iter_mut().try_for_each(|x| rotate(x, table, -1.0))
     }
 }
 
 /// `y1 = x1·c − x2·s`, `y2 = x2·c + x1·s` with `s = sign · sin`; the transpose of a rotation is the one by `−θ`.
-fn rotate(x: &Tensor, table: &RopeTable, sign: f32) -> Result<Tensor> {
+fn rotate(x: &mut Tensor, table: &RopeTable, sign: f32) -> Result<()> {
+    let RopeTable::Angles { cos, sin } = table else {
+        return Err(TensorError::Place { expected: "on the host" }.into());
+    };
     let [b, t, h, d] = x.dims("rope: x (B,T,H,D)")?;
     let half = d / 2;
-    table.cos.expect("rope: cos (B,T,D/2)", [b, t, half])?;
-    table.sin.expect("rope: sin (B,T,D/2)", [b, t, half])?;
+    cos.expect("rope: cos (B,T,D/2)", [b, t, half])?;
+    sin.expect("rope: sin (B,T,D/2)", [b, t, half])?;
     x.expect("rope: x (B,T,H,D), D even", [b, t, h, 2 * half])?;
-    let mut y = Tensor::f32(pool::dirty(x.shape().len()), x.shape());
-    if !x.shape().is_empty() {
-        y.as_f32_mut()?
-            .par_chunks_exact_mut(h * d)
-            .zip(x.as_f32()?.par_chunks_exact(h * d))
-            .zip(table.cos.as_f32()?.par_chunks_exact(half))
-            .zip(table.sin.as_f32()?.par_chunks_exact(half))
-            .with_min_len(TOKENS_PER_TASK)
-            .for_each(|(((y, x), cos), sin)| match half {
-                4 => heads::<4>(y, x, cos, sin, sign),
-                16 => heads::<16>(y, x, cos, sin, sign),
-                32 => heads::<32>(y, x, cos, sin, sign),
-                64 => heads::<64>(y, x, cos, sin, sign),
-                _ => {
-                    for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
-                        let ((y1, y2), (x1, x2)) = (y.split_at_mut(half), x.split_at(half));
-                        rotate_head([y1, y2], [x1, x2], cos, sin, sign);
-                    }
-                }
-            });
+    if x.shape().is_empty() {
+        return Ok(());
     }
-    Ok(y)
+    x.as_f32_mut()?
+        .par_chunks_exact_mut(h * d)
+        .zip(cos.as_f32()?.par_chunks_exact(half))
+        .zip(sin.as_f32()?.par_chunks_exact(half))
+        .with_min_len(TOKENS_PER_TASK)
+        .for_each(|((x, cos), sin)| match half {
+            4 => heads::<4>(x, cos, sin, sign),
+            16 => heads::<16>(x, cos, sin, sign),
+            32 => heads::<32>(x, cos, sin, sign),
+            64 => heads::<64>(x, cos, sin, sign),
+            _ => {
+                for x in x.chunks_exact_mut(d) {
+                    let (x1, x2) = x.split_at_mut(half);
+                    rotate_head(x1, x2, cos, sin, sign);
+                }
+            }
+        });
+    Ok(())
 }
 
 /// One token's heads, of `2 HALF` floats each: lengths the compiler knows become vector code without remainder.
-fn heads<const HALF: usize>(y: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32], sign: f32) {
+fn heads<const HALF: usize>(x: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
     wide(
         #[inline(always)]
         || {
             let (cos, sin) = (&cos.as_chunks::<HALF>().0[0], &sin.as_chunks::<HALF>().0[0]);
-            let (y, x) = (y.as_chunks_mut::<HALF>().0, x.as_chunks::<HALF>().0);
-            for (y, x) in y.chunks_exact_mut(2).zip(x.chunks_exact(2)) {
-                let [y1, y2] = y else { unreachable!("chunks of two") };
-                rotate_head([y1, y2], [&x[0], &x[1]], cos, sin, sign);
+            for x in x.as_chunks_mut::<HALF>().0.chunks_exact_mut(2) {
+                let [x1, x2] = x else { unreachable!("chunks of two") };
+                rotate_head(x1, x2, cos, sin, sign);
             }
         },
     );
@@ -103,10 +104,9 @@ fn heads<const HALF: usize>(y: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32], 
 
 /// The two halves of one head. All slices are equally long.
 #[inline(always)]
-fn rotate_head([y1, y2]: [&mut [f32]; 2], [x1, x2]: [&[f32]; 2], cos: &[f32], sin: &[f32], sign: f32) {
-    for (((y1, y2), (x1, x2)), (c, s)) in y1.iter_mut().zip(y2).zip(x1.iter().zip(x2)).zip(cos.iter().zip(sin)) {
+fn rotate_head(x1: &mut [f32], x2: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
+    for ((x1, x2), (c, s)) in x1.iter_mut().zip(x2).zip(cos.iter().zip(sin)) {
         let s = sign * s;
-        *y1 = x1 * c - x2 * s;
-        *y2 = x2 * c + x1 * s;
+        (*x1, *x2) = (*x1 * c - *x2 * s, *x2 * c + *x1 * s);
     }
 }

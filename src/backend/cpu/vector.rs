@@ -107,18 +107,30 @@ pub fn exp_sum(x: &mut [f32], shift: f32) -> f32 {
     dispatch(ExpSum(x, shift))
 }
 
+/// Scalars of an AdamW step for one tensor.
+pub struct AdamWScalars<'a> {
+    /// What all tensors share.
+    pub step: &'a AdamWStep,
+    /// Learning rate.
+    pub lr: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// Factor on the gradient.
+    pub grad_scale: f32,
+}
+
 /// One AdamW step on `[p, m, v]` with gradient `g`; formulas in [`crate::ops::optim`]. Lengths are equal.
-pub fn adamw(step: &AdamWStep, g: &[f32], pmv: [&mut [f32]; 3]) {
-    struct Step<'a>(&'a AdamWStep, &'a [f32], [&'a mut [f32]; 3]);
+pub fn adamw(scalars: &AdamWScalars, g: &[f32], pmv: [&mut [f32]; 3]) {
+    struct Step<'a>(&'a AdamWScalars<'a>, &'a [f32], [&'a mut [f32]; 3]);
     impl Task for Step<'_> {
         type Out = ();
         #[inline(always)]
         fn run<I: Isa>(self, isa: I) {
-            let s = self.0;
+            let AdamWScalars { step: s, lr, weight_decay, grad_scale } = self.0;
             let [grad_scale, beta1, beta2, rest1, rest2] =
-                [s.grad_scale, s.beta1, s.beta2, 1.0 - s.beta1, 1.0 - s.beta2].map(|x| isa.splat(x));
+                [*grad_scale, s.beta1, s.beta2, 1.0 - s.beta1, 1.0 - s.beta2].map(|x| isa.splat(x));
             let [keep, rate, root, eps] =
-                [1.0 - s.lr * s.weight_decay, s.lr / s.bias_correction1, 1.0 / s.bias_correction2, s.eps].map(|x| isa.splat(x));
+                [1.0 - lr * weight_decay, lr / s.bias_correction1, 1.0 / s.bias_correction2, s.eps].map(|x| isa.splat(x));
             map(
                 isa,
                 [self.1],
@@ -134,7 +146,7 @@ pub fn adamw(step: &AdamWStep, g: &[f32], pmv: [&mut [f32]; 3]) {
             );
         }
     }
-    dispatch(Step(step, g, pmv));
+    dispatch(Step(scalars, g, pmv));
 }
 
 /// `x *= a`.

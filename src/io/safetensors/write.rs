@@ -108,7 +108,7 @@ pub fn write_safetensors<'a>(
     let declared: Vec<_> = tensors.iter().map(|(name, t)| (name.to_string(), t.shape().dims().to_vec())).collect();
     let mut writer = SafetensorsWriter::create(path, storage, &declared)?;
     for (name, tensor) in tensors {
-        writer.push(name, tensor.as_f32()?)?;
+        writer.push(name, tensor.to_host_f32()?.as_f32()?)?;
     }
     writer.finish()
 }

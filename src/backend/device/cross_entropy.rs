@@ -1,0 +1,184 @@
+#![allow(unsafe_code, reason = "calls kernels through their generated signatures")]
+
+use half::bf16;
+
+use super::matmul::padded;
+use super::{Device, In, Launcher, Out, Purpose, blocks, input, int, kernels as k, vectors};
+use crate::error::Result;
+use crate::ops::cross_entropy::{CrossEntropyKernels, CrossEntropyOut, IGNORE, Targets};
+use crate::tensor::Tensor;
+
+/// Floats of logits held at once (256 MiB).
+const LOGITS: usize = 1 << 26;
+/// Rows of logits held at once where the vocabulary is small, so that their copies stay small as well.
+const MOST_ROWS: usize = 2048;
+
+/// Rows of a chunk: whole tiles, as far as they fit.
+fn chunk_rows(count: usize, vocab: usize) -> usize {
+    let fit = (LOGITS / padded(vocab).max(1)).min(MOST_ROWS);
+    let whole = if fit < k::matmul::LARGE_TILE { fit.max(1) } else { fit / k::matmul::LARGE_TILE * k::matmul::LARGE_TILE };
+    whole.min(count)
+}
+
+/// The places that count, and what belongs to each of them.
+struct Counted {
+    index: Vec<u32>,
+    ids: Vec<u32>,
+    weights: Vec<f32>,
+}
+
+impl Counted {
+    fn of(targets: &Targets, vocab: usize) -> Result<Self> {
+        let ids = targets.ids.as_u32()?;
+        let weights = targets.weights.as_ref().map(Tensor::as_f32).transpose()?;
+        let places: Vec<usize> = (0..ids.len()).filter(|&n| ids[n] != IGNORE).collect();
+        let id = |&n: &usize| {
+            assert!((ids[n] as usize) < vocab, "cross_entropy: targets are below the vocabulary's {vocab}, got {}", ids[n]);
+            ids[n]
+        };
+        Ok(Self {
+            ids: places.iter().map(id).collect(),
+            weights: places.iter().map(|&n| weights.map_or(1.0, |w| w[n])).collect(),
+            index: places.iter().map(|&n| u32::try_from(n).expect("device: places are below 2^32")).collect(),
+        })
+    }
+}
+
+/// What all chunks share: the op's inputs, what belongs to the rows that count, one chunk's buffers, and the losses.
+struct Chunks<'a, L> {
+    device: &'a Device<L>,
+    h: In<bf16>,
+    w: In<bf16>,
+    vocab: usize,
+    width: usize,
+    index: In<u32>,
+    targets: In<u32>,
+    weights: In<f32>,
+    scale: f32,
+    packed: Out<bf16>,
+    z: Out<f32>,
+    dz: Out<bf16>,
+    nll: Out<f32>,
+}
+
+impl<L: Launcher> Chunks<'_, L> {
+    /// Losses of the rows from `at` on, and their `dz` where a gradient is wanted.
+    ///
+    /// # Safety
+    /// The rows are there, and the chunk's buffers hold as many.
+    unsafe fn losses(&self, at: usize, rows: usize, wants_grad: bool) -> Result<()> {
+        let launcher = self.device.launcher();
+        let (each, width, vocab) = ([blocks(rows), 1, 1], int(self.width), int(self.vocab));
+        let (packed, z, nll) = (self.packed.as_input(), self.z.as_input(), self.nll.from(at));
+        let (index, targets, weights) = (self.index.from(at), self.targets.from(at), self.weights.from(at));
+        // SAFETY: the caller's promise; z and dz have padded rows, h, w and packed rows of width, a multiple of 8.
+        unsafe {
+            k::gather_rows(launcher, each, self.packed, self.h, index, width)?;
+            k::matmul_nt_f32(launcher, large_tiles(rows, self.vocab), self.z, packed, self.w, int(rows), vocab, width)?;
+            match wants_grad {
+                true => k::cross_entropy_rows(launcher, each, self.dz, nll, z, targets, weights, vocab, self.scale),
+                false => k::cross_entropy_nll(launcher, each, nll, z, targets, vocab),
+            }
+        }
+    }
+
+    /// Their part of `dw`, which the first rows begin and the others add to.
+    ///
+    /// # Safety
+    /// [`losses`](Self::losses) came just before, for the same rows, and `dw` holds vocab·width floats.
+    unsafe fn grad_w(&self, at: usize, rows: usize, dw: Out<f32>) -> Result<()> {
+        let kernel = if at == 0 { k::matmul_tn } else { k::matmul_tn_add };
+        let (tiles, dz, packed) = (large_tiles(self.vocab, self.width), self.dz.as_input(), self.packed.as_input());
+        // SAFETY: the caller's promise; dz has padded rows, packed and dw rows of width, a multiple of 8.
+        unsafe { kernel(self.device.launcher(), tiles, dw, dz, packed, int(rows), int(self.vocab), int(self.width)) }
+    }
+
+    /// Their rows of `dh`, which take the place of the packed rows on their way.
+    ///
+    /// # Safety
+    /// [`losses`](Self::losses) came before, for the same rows, nothing needs the packed rows any more, and `dh` is as large as h.
+    unsafe fn grad_h(&self, at: usize, rows: usize, dh: Out<bf16>) -> Result<()> {
+        let (dz, packed, index) = (self.dz.as_input(), self.packed.as_input(), self.index.from(at));
+        // SAFETY: the caller's promise; dz has padded rows, and no place occurs twice in the index.
+        unsafe {
+            self.device.nn(self.packed, [dz, self.w], None, [rows, self.vocab, self.width], 1.0)?;
+            k::scatter_rows(self.device.launcher(), [blocks(rows), 1, 1], dh, packed, index, int(self.width))
+        }
+    }
+}
+
+fn large_tiles(rows: usize, cols: usize) -> [u32; 3] {
+    [blocks(rows.div_ceil(k::matmul::LARGE_TILE) * cols.div_ceil(k::matmul::LARGE_TILE)), 1, 1]
+}
+
+impl<L: Launcher> CrossEntropyKernels for Device<L> {
+    fn cross_entropy(&self, h: &Tensor, w: &Tensor, targets: &Targets, scale: f32, wants: [bool; 2]) -> Result<CrossEntropyOut> {
+        let [_, width] = h.rows_cols("cross_entropy: h (…,C)")?;
+        let [vocab, _] = w.dims("cross_entropy: w (V,C)")?;
+        w.expect("cross_entropy: w (V,C)", [vocab, width])?;
+        vectors("the width of the output projection", width)?;
+        let lead = &h.shape().dims()[..h.shape().dims().len() - 1];
+        targets.ids.expect("cross_entropy: targets (B,T)", lead)?;
+        if let Some(weights) = &targets.weights {
+            weights.expect("cross_entropy: weights (B,T)", lead)?;
+        }
+        let Counted { index, ids, weights } = Counted::of(targets, vocab)?;
+        let count = index.len();
+        let (index, ids) = (self.integers(&index)?, self.integers(&ids)?);
+        let weights = self.uploaded_for(Purpose::Loss, &Tensor::f32(weights, [count]))?;
+
+        let (nll, nll_out) = self.zeros_for::<f32>(Purpose::Loss, targets.ids.shape())?;
+        let (loss, loss_out) = self.empty_for::<f32>(Purpose::Loss, [])?;
+        let (_nll_packed, nll_packed) = self.empty_for::<f32>(Purpose::Loss, [count])?;
+        let dh = wants[0].then(|| self.zeros_for::<bf16>(Purpose::Activations, h.shape())).transpose()?;
+        let dw = match (wants[1], count) {
+            (false, _) => None,
+            (true, 0) => Some(self.zeros_for(Purpose::Gradients, [vocab, width])?),
+            (true, _) => Some(self.empty_for(Purpose::Gradients, [vocab, width])?),
+        };
+        let wants_grad = wants[0] || wants[1];
+
+        let chunk = chunk_rows(count, vocab);
+        let (_packed, packed) = self.empty_for(Purpose::Loss, [chunk, width])?;
+        let (_z, z) = self.empty_for(Purpose::Loss, [chunk, padded(vocab)])?;
+        let (_dz, dz) = self.empty_for(Purpose::Loss, [if wants_grad { chunk } else { 0 }, padded(vocab)])?;
+        let chunks = Chunks {
+            device: self,
+            h: input(h)?,
+            w: input(w)?,
+            vocab,
+            width,
+            index: input(&index)?,
+            targets: input(&ids)?,
+            weights: input(&weights)?,
+            scale,
+            packed,
+            z,
+            dz,
+            nll: nll_packed,
+        };
+        for at in (0..count).step_by(chunk.max(1)) {
+            let rows = chunk.min(count - at);
+            // SAFETY: index, ids, weights and nll have count entries, the buffers chunk rows, dh and dw the shapes of h and w;
+            // index names places of h, ids tokens below vocab.
+            unsafe {
+                chunks.losses(at, rows, wants_grad)?;
+                if let Some((_, dw)) = &dw {
+                    chunks.grad_w(at, rows, *dw)?;
+                }
+                if let Some((_, dh)) = &dh {
+                    chunks.grad_h(at, rows, *dh)?;
+                }
+            }
+        }
+        let each = [blocks(count.div_ceil(k::cross_entropy::THREADS)), 1, 1];
+        // SAFETY: index, weights and the packed losses have count entries, and index names places of nll.
+        unsafe {
+            k::weighted_sum(self.launcher(), [1, 1, 1], loss_out, nll_packed.as_input(), chunks.weights, int(count), scale)?;
+            if count > 0 {
+                k::scatter_values(self.launcher(), each, nll_out, nll_packed.as_input(), chunks.index, int(count))?;
+            }
+        }
+        Ok(CrossEntropyOut { nll, loss, dh: dh.map(|(t, _)| t), dw: dw.map(|(t, _)| t) })
+    }
+}

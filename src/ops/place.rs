@@ -1,0 +1,16 @@
+//! Where tensors live: a backend keeps weights and optimiser state in its own memory and storage type.
+
+use crate::error::Result;
+use crate::tensor::{Shape, Tensor};
+
+/// Backends' part. Tensors come from the host, or are in the backend's memory already.
+pub trait PlaceKernels {
+    /// A weight in the backend's memory and working precision.
+    fn place(&self, tensor: &Tensor) -> Result<Tensor>;
+    /// Values that must keep their precision, such as master weights and moments: in the backend's memory, as f32.
+    fn place_exact(&self, tensor: &Tensor) -> Result<Tensor>;
+    /// As [`place_exact`](Self::place_exact), zeros.
+    fn zeros_exact(&self, shape: &Shape) -> Result<Tensor>;
+    /// Whether [`place`](Self::place) rounds, so that what trains needs an exact copy beside it.
+    fn rounds(&self) -> bool;
+}

@@ -1,0 +1,195 @@
+//! What a run takes of a device's memory: a training step and an evaluation on a device that only counts, through the same
+//! code that trains.
+
+use std::fmt::Write as _;
+use std::sync::atomic::AtomicBool;
+
+use crate::backend::device::{Bytes, Purpose};
+use crate::backend::{Device, Kernels, Meta};
+use crate::config::RunConfig;
+use crate::data::Batch;
+use crate::error::{Explain, Explanation, Result};
+use crate::eval::rows_of_a_pass;
+use crate::model::llama::expected_tensors;
+use crate::model::{Llama, LoraConfig, ModelConfig, Recompute};
+use crate::optim::AdamW;
+use crate::tape::Tape;
+use crate::train::{self, TrainMode};
+use crate::units::{format_bytes, format_length};
+
+/// A stage of a run and what is in use when it needs most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Phase {
+    /// What happens.
+    pub name: String,
+    /// By purpose.
+    pub bytes: Bytes,
+}
+
+impl Phase {
+    /// Everything in use.
+    pub fn total(&self) -> u64 {
+        self.bytes.iter().sum()
+    }
+}
+
+/// Memory of all stages of a run, in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// The stages.
+    pub phases: Vec<Phase>,
+}
+
+/// A run that the device has no room for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this run needs {} of GPU memory, {} are there", format_bytes(*needs), format_bytes(*limit))]
+pub struct DoesNotFit {
+    /// Its peak.
+    pub needs: u64,
+    /// What it may use.
+    pub limit: u64,
+    /// The table of stages.
+    pub table: String,
+    /// Flags that would make it fit, and its peak then.
+    pub alternatives: Vec<(String, u64)>,
+}
+
+impl Explain for DoesNotFit {
+    fn explain(&self) -> Explanation {
+        let e = self.table.lines().fold(Explanation::new("E401"), |e, line| e.fact(line));
+        if self.alternatives.is_empty() {
+            return e.help("no setting of batch, row length or recomputation fits: use a smaller model or a larger device");
+        }
+        let width = self.alternatives.iter().map(|(flags, _)| flags.len()).max().unwrap_or(0);
+        let lines: Vec<_> = self.alternatives.iter().map(|(f, peak)| format!("  {f:<width$}  {}", format_bytes(*peak))).collect();
+        e.help(format!("what would fit:\n{}", lines.join("\n")))
+    }
+}
+
+impl MemoryPlan {
+    /// Counts a run of this configuration on a model of this shape. No weights are read.
+    pub fn of(config: &RunConfig, model: &ModelConfig) -> Result<Self> {
+        let device = Device::new(Meta::default(), u64::MAX);
+        let mut plan = Self { phases: Vec::new() };
+        let mut phase = |name: String| plan.phases.push(Phase { name, bytes: device.launcher().take_peak() });
+
+        let reserve = |(name, shape): (String, Vec<usize>)| Ok((name, device.reserve(shape)?));
+        let weights = expected_tensors(model).into_iter().map(reserve).collect::<Result<_>>()?;
+        let mut llama = Llama::new(model.clone(), weights)?;
+        let settings = &config.train;
+        let lora = settings.lora.clone().unwrap_or(LoraConfig { rank: 1, alpha: 1.0, rslora: false, targets: Vec::new() });
+        train::prepare(&mut llama, settings.mode, &lora, settings.seed)?;
+        llama.place(&device)?;
+        let mut optimizer = AdamW::new(config.optim.adamw, &llama.params, &device)?;
+        phase("loaded".into());
+
+        let row = vec![0; config.data.seq_len];
+        let batch = Batch::contiguous(&vec![row.as_slice(); settings.micro_batch]);
+        // A second micro-batch meets the gradients of the first; a third meets no more.
+        let micro = vec![batch; settings.accum.min(2)];
+        let never = AtomicBool::new(false);
+        let (grads, _) = train::gradients(&device, &llama, &micro, settings.recompute, &never)?.expect("plan: nobody stops it");
+        phase("forward and backward".into());
+        optimizer.apply(&device, &mut llama.params, &grads, |_| 0.0)?;
+        drop(grads);
+        phase("optimizer".into());
+        if !config.eval.tasks.is_empty() {
+            let longest = config.eval.at.iter().copied().max().unwrap_or(0);
+            config.eval.at.iter().try_for_each(|&length| evaluate(&device, &llama, length))?;
+            phase(format!("evaluation at {}", format_length(longest)));
+        }
+        Ok(plan)
+    }
+
+    /// The stage that needs most.
+    pub fn peak(&self) -> &Phase {
+        self.phases.iter().max_by_key(|p| p.total()).expect("plan: a run has stages")
+    }
+
+    /// Stages by purposes, as a table.
+    pub fn table(&self) -> String {
+        let mut rows: Vec<Vec<String>> =
+            vec![std::iter::once(String::new()).chain(self.phases.iter().map(|p| p.name.clone())).collect()];
+        for purpose in Purpose::ALL {
+            let cells = self.phases.iter().map(|p| format_bytes(p.bytes[purpose as usize]));
+            rows.push(std::iter::once(purpose.name().to_owned()).chain(cells).collect());
+        }
+        rows.push(std::iter::once("total".to_owned()).chain(self.phases.iter().map(|p| format_bytes(p.total()))).collect());
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<_> = (0..=self.phases.len()).map(width).collect();
+        let mut table = String::new();
+        for row in &rows {
+            let cells = row.iter().zip(&widths).skip(1).map(|(cell, width)| format!("  {cell:>width$}"));
+            let line = format!("{:<first$}{}", row[0], cells.collect::<String>(), first = widths[0]);
+            writeln!(table, "{}", line.trim_end()).expect("plan: a String takes any text");
+        }
+        table
+    }
+
+    /// Nothing when the run fits into `limit` bytes.
+    ///
+    /// # Errors
+    /// [`DoesNotFit`], with settings that would.
+    pub fn check(&self, config: &RunConfig, model: &ModelConfig, limit: u64) -> Result<()> {
+        let needs = self.peak().total();
+        if needs <= limit {
+            return Ok(());
+        }
+        let mut alternatives = Vec::new();
+        for (flags, other) in smaller(config) {
+            let peak = Self::of(&other, model)?.peak().total();
+            if peak <= limit {
+                alternatives.push((flags, peak));
+            }
+            if alternatives.len() == 3 {
+                break;
+            }
+        }
+        Err(DoesNotFit { needs, limit, table: self.table(), alternatives }.into())
+    }
+}
+
+/// The forward pass of perplexity at one length.
+fn evaluate(device: &dyn Kernels, model: &Llama, length: usize) -> Result<()> {
+    let row = vec![0; length];
+    let batch = Batch::contiguous(&vec![row.as_slice(); rows_of_a_pass(length)]);
+    let mut tape = Tape::inference(device);
+    model.loss(&mut tape, &batch, Recompute::Nothing, 1.0).map(drop)
+}
+
+/// The same run with less at once: first what costs least, with the flags that say so.
+fn smaller(config: &RunConfig) -> Vec<(String, RunConfig)> {
+    let mut all = Vec::new();
+    let (mut flags, mut run) = (Vec::new(), config.clone());
+    let mut add = |flag: String, run: &RunConfig| {
+        flags.push(flag);
+        all.push((flags.join(" "), run.clone()));
+    };
+    if run.train.micro_batch > 1 {
+        run.train.accum *= run.train.micro_batch;
+        run.train.micro_batch = 1;
+        add(format!("--micro-batch 1 --accum {}", run.train.accum), &run);
+    }
+    if run.train.recompute == Recompute::Nothing {
+        run.train.recompute = Recompute::Layers;
+        add("--recompute layers".into(), &run);
+    }
+    if run.train.mode == TrainMode::Full {
+        run.train.mode = TrainMode::Lora;
+        run.train.lora = Some(LoraConfig { rank: 16, alpha: 32.0, rslora: false, targets: crate::model::LoraTarget::ALL.into() });
+        add("--train lora".into(), &run);
+    }
+    let longest = run.eval.at.iter().copied().max().unwrap_or(0);
+    if !run.eval.tasks.is_empty() && longest > run.data.seq_len {
+        run.eval.at = vec![run.data.seq_len];
+        add(format!("--eval-at {}", format_length(run.data.seq_len)), &run);
+    }
+    let kept = flags.clone();
+    while run.data.seq_len >= 1024 {
+        run.data.seq_len /= 2;
+        let mut flags = kept.clone();
+        flags.push(format!("--seq-len {}", format_length(run.data.seq_len)));
+        all.push((flags.join(" "), run.clone()));
+    }
+    all
+}
