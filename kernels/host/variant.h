@@ -1,7 +1,7 @@
 // variant.h: which of the two builds of the emulation this is
 //
 // Everything here is compiled twice: plain, and with -DSIMT_SAN as the race detector's build, whose kernels also have
-// -fsanitize=thread. Both live in one program. Names of C++ differ by an inline namespace, names of C by a prefix.
+// -fsanitize=thread. Both live in one program. Names of C++ differ by a namespace within simt, names of C by a prefix.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -16,7 +16,8 @@
 #define SIMT_NOT_INSTRUMENTED
 #endif
 
-// Declared inline here, so that `namespace simt::SIMT_VARIANT` below reopens it and `simt::name` finds what is in it.
+// So that `simt::name` is the name of this build.
 namespace simt {
-inline namespace SIMT_VARIANT {}
+namespace SIMT_VARIANT {}
+using namespace SIMT_VARIANT;
 }  // namespace simt

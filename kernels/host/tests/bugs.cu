@@ -127,8 +127,8 @@ DEV void load_before(float* y, const float* x, int i) {
 
 // A store through a null pointer. Every mode: illegal.
 template <bool kRight>
-DEV void null(float* y, const float* x, int i, int n) {
-    float* to = kRight ? y : (float*)(uint64_t)(n - kThreads);
+DEV void null(float* y, const float* x, int i) {
+    float* to = kRight ? y : (float*)(uint64_t)(x[0] - x[0]);
     to[i] = x[shifted(i)];
 }
 
@@ -296,10 +296,10 @@ KERNEL(kThreads) load_before_wrong(float* y, const float* x, int n) {
     if (n == kThreads) load_before<false>(row(y), x, threadIdx.x);
 }
 KERNEL(kThreads) null_right(float* y, const float* x, int n) {
-    if (n == kThreads) null<true>(row(y), x, threadIdx.x, n);
+    if (n == kThreads) null<true>(row(y), x, threadIdx.x);
 }
 KERNEL(kThreads) null_wrong(float* y, const float* x, int n) {
-    if (n == kThreads) null<false>(row(y), x, threadIdx.x, n);
+    if (n == kThreads) null<false>(row(y), x, threadIdx.x);
 }
 KERNEL(kThreads) misaligned_right(float* y, const float* x, int n) {
     if (n == kThreads) misaligned<true>(row(y), x, threadIdx.x, n);
