@@ -3,6 +3,7 @@
 //! Everything here is shared by the two [`Launcher`]s, the CUDA driver and the host emulation, so that tests of the emulation
 //! test this code too. Weights and activations are bf16, statistics, parameter gradients and optimiser state f32.
 
+mod attention;
 mod bias;
 mod buffer;
 mod cross_entropy;
@@ -14,7 +15,6 @@ mod linear;
 mod lora_linear;
 mod matmul;
 mod meter;
-mod missing;
 mod optim;
 mod partial;
 mod place;
