@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::backend::gpu::Gpus;
 use crate::config::choices::Task;
-use crate::config::text::{Item, Length, List, ModelSource};
+use crate::config::text::{Item, Length, List, ModelSource, Size};
 use crate::config::{Settings, defaults, file};
 use crate::data::Columns;
 use crate::error::Result;
@@ -142,6 +143,20 @@ pub struct EvalArgs {
     /// Random seed
     #[arg(long, value_name = "N", default_value_t = defaults::SEED)]
     pub seed: u64,
+    /// Where it runs.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// Where a command other than training runs.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct DeviceArgs {
+    /// GPUs to use: auto, 0 for the CPU, 1
+    #[arg(long, value_name = "N", default_value_t = Gpus::Auto)]
+    pub gpus: Gpus,
+    /// Most GPU memory to use: 80g, 512m [default: what is free at the start, less 1 GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub mem_limit: Option<Size>,
     /// CPU threads [default: the CPU's cores]
     #[arg(long, value_name = "N", value_parser = count(file::MOST_THREADS))]
     pub threads: Option<usize>,
@@ -174,9 +189,9 @@ pub struct GenerateArgs {
     /// Random seed
     #[arg(long, value_name = "N", default_value_t = defaults::SEED)]
     pub seed: u64,
-    /// CPU threads [default: the CPU's cores]
-    #[arg(long, value_name = "N", value_parser = count(file::MOST_THREADS))]
-    pub threads: Option<usize>,
+    /// Where it runs.
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 /// `ltrain merge`.

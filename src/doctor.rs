@@ -5,8 +5,12 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::backend::gpu;
+use crate::backend::device::{IMAGES, KERNELS};
+use crate::backend::gpu::{self, Gpus, Place, Usable};
+use crate::backend::selftest::{self, Check};
+use crate::backend::{Device, cuda};
 use crate::cli::DoctorArgs;
+use crate::error::{Result, Shown};
 use crate::units::format_bytes;
 
 /// One architecture: its class in `config.json` and what it needs.
@@ -32,10 +36,38 @@ pub struct Report {
     pub disk_free: Option<u64>,
     /// The CUDA driver and its GPUs.
     pub driver: Option<gpu::Driver>,
-    /// Why no GPU is used.
-    pub gpu_unused: String,
-    /// GPU architectures that this build has kernels for.
-    pub kernels: &'static [&'static str],
+    /// The driver's own version, such as 580.95.05.
+    pub driver_version: Option<String>,
+    /// The GPU that would be used.
+    pub gpu: Option<Usable>,
+    /// Why none would be.
+    pub gpu_unused: Option<String>,
+    /// The GPU kernels of this build.
+    pub kernels: Vec<KernelFile>,
+    /// CUDA version of their compiler.
+    pub nvcc: Option<gpu::Version>,
+}
+
+/// One file of GPU kernels.
+#[derive(Debug, Clone, Serialize)]
+pub struct KernelFile {
+    /// Its name without ending.
+    pub file: &'static str,
+    /// Architectures that it was compiled for.
+    pub archs: Vec<&'static str>,
+    /// What it holds.
+    pub kernels: Vec<&'static str>,
+}
+
+/// What comparing a GPU's kernels with the CPU gave.
+#[derive(Debug, Clone, Serialize)]
+pub struct SelfTest {
+    /// How long it took, the GPU's start included.
+    pub seconds: f64,
+    /// Bytes of GPU memory that were free.
+    pub free_memory: u64,
+    /// Every result of every op.
+    pub checks: Vec<Check>,
 }
 
 /// The CPU.
@@ -61,10 +93,10 @@ pub struct Memory {
 impl Report {
     /// Looks around.
     pub fn collect() -> Self {
-        let probe = gpu::probe();
-        let reason = match &probe {
-            Ok(driver) => gpu::unusable(driver).reason(),
-            Err(error) => error.reason(),
+        let (gpu, gpu_unused) = match gpu::select(Gpus::Auto) {
+            Ok(Place::Gpu(gpu)) => (Some(gpu), None),
+            Ok(Place::Cpu { reason }) => (None, Some(reason)),
+            Err(error) => (None, Some(error.to_string())),
         };
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -76,9 +108,12 @@ impl Report {
             },
             memory: memory(),
             disk_free: disk_free(Path::new(".")),
-            driver: probe.ok(),
-            gpu_unused: reason,
-            kernels: &[],
+            driver: gpu::probe().ok(),
+            driver_version: driver_version(),
+            gpu,
+            gpu_unused,
+            kernels: kernels(),
+            nvcc: gpu::toolkit(IMAGES),
         }
     }
 
@@ -91,24 +126,99 @@ impl Report {
             ("disk", or_unknown(self.disk_free.map(|free| format!("{} free here", format_bytes(free))))),
         ];
         if let Some(driver) = &self.driver {
-            rows.push(("driver", format!("CUDA {} ({})", driver.cuda, driver.library)));
+            let version = self.driver_version.as_ref().map_or_else(String::new, |v| format!("{v}, "));
+            rows.push(("driver", format!("{version}CUDA {} ({})", driver.cuda, driver.library)));
             rows.extend(driver.gpus.iter().map(|gpu| ("gpu", gpu.to_string())));
         }
-        rows.push(("device", format!("cpu ({})", self.gpu_unused)));
-        rows.push(("kernels", if self.kernels.is_empty() { "none in this build".into() } else { self.kernels.join(", ") }));
+        let unused = self.gpu_unused.as_deref().unwrap_or_default();
+        rows.push(("device", self.gpu.as_ref().map_or_else(|| format!("cpu ({unused})"), Usable::to_string)));
+        rows.extend(self.kernels.iter().map(|k| ("kernels", format!("{} for {}", k.file, k.archs.join(", ")))));
+        match self.nvcc {
+            Some(version) => rows.push(("nvcc", format!("CUDA {version} made the kernels"))),
+            None => rows.push(("kernels", "none in this build".into())),
+        }
         rows.push(("models", ARCHITECTURES.map(|(class, _)| class.trim_end_matches("ForCausalLM")).join(", ")));
         lines(rows.into_iter())
     }
 }
 
-/// The page that `ltrain doctor` prints.
-pub fn page(args: &DoctorArgs) -> String {
-    match (args.architectures, args.json) {
-        (true, false) => lines(ARCHITECTURES.into_iter().map(|(class, needs)| (class, needs.to_owned()))),
-        (true, true) => json(&ARCHITECTURES.map(|(class, needs)| serde_json::json!({ "architecture": class, "needs": needs }))),
-        (false, true) => json(&Report::collect()),
-        (false, false) => Report::collect().table(),
+/// The files of [`IMAGES`], in their order.
+fn kernels() -> Vec<KernelFile> {
+    let mut files: Vec<KernelFile> = Vec::new();
+    for image in IMAGES {
+        match files.iter_mut().find(|known| known.file == image.file) {
+            Some(known) => known.archs.push(image.arch),
+            None => {
+                let kernels = KERNELS.iter().filter(|k| k.file == image.file).map(|k| k.name).collect();
+                files.push(KernelFile { file: image.file, archs: vec![image.arch], kernels });
+            }
+        }
     }
+    files
+}
+
+/// Compares a GPU's kernels with the CPU, one launch at a time so that a fault names its kernel.
+fn self_test(on: &Usable) -> Result<SelfTest> {
+    let started = std::time::Instant::now();
+    let cuda = cuda::Cuda::open(on, IMAGES, KERNELS, cuda::Launches::Awaited)?;
+    let free_memory = cuda.free_memory();
+    let checks = selftest::self_test(&Device::new(cuda, u64::MAX))?;
+    Ok(SelfTest { seconds: started.elapsed().as_secs_f64(), free_memory, checks })
+}
+
+impl SelfTest {
+    /// An error unless every result is right.
+    fn verdict(&self) -> Result<()> {
+        self.checks.iter().try_for_each(Check::verdict)
+    }
+
+    fn table(&self) -> String {
+        let wrong = self.checks.iter().filter(|c| !c.passed());
+        let wrong = wrong.map(|c| ("wrong", format!("{}: off by {:.1e}, allowed {:.1e}", c.op, c.error, c.allowed)));
+        let of = self.checks.len();
+        let right = self.checks.iter().filter(|c| c.passed()).count();
+        let summary = [
+            ("gpu memory", format!("{} free", format_bytes(self.free_memory))),
+            ("self-test", format!("{right} of {of} results agree with the CPU ({:.1} s)", self.seconds)),
+        ];
+        lines(summary.into_iter().chain(wrong))
+    }
+}
+
+/// What is known of this machine without trying it: `env.json` of a run.
+pub fn machine() -> String {
+    json(&Report::collect())
+}
+
+/// The page that `ltrain doctor` prints, and whether all is well with the GPU, where there is one.
+pub fn page(args: &DoctorArgs) -> (String, Result<()>) {
+    if args.architectures {
+        let page = match args.json {
+            false => lines(ARCHITECTURES.into_iter().map(|(class, needs)| (class, needs.to_owned()))),
+            true => json(&ARCHITECTURES.map(|(class, needs)| serde_json::json!({ "architecture": class, "needs": needs }))),
+        };
+        return (page, Ok(()));
+    }
+    let report = Report::collect();
+    let test = report.gpu.as_ref().map(self_test).transpose();
+    let page = match args.json {
+        false => {
+            let outcome = match &test {
+                Ok(test) => test.as_ref().map_or(String::new(), SelfTest::table),
+                Err(error) => format!("{}\n", Shown(error)),
+            };
+            report.table() + &outcome
+        }
+        true => {
+            let mut page = serde_json::to_value(&report).expect("doctor: strings and numbers are JSON");
+            page["self_test"] = match &test {
+                Ok(test) => serde_json::json!(test),
+                Err(error) => serde_json::json!({ "error": Shown(error).to_string() }),
+            };
+            json(&page)
+        }
+    };
+    (page, test.and_then(|test| test.map_or(Ok(()), |test| test.verdict())))
 }
 
 fn json(value: &impl Serialize) -> String {
@@ -131,6 +241,13 @@ fn proc_value(file: &str, name: &str) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;
     let mut pairs = text.lines().filter_map(|line| line.split_once(':'));
     pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned())
+}
+
+/// The first word of the kernel module's line that is digits and points.
+fn driver_version() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
+    let version = |word: &&str| word.contains('.') && word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    text.lines().next()?.split_whitespace().find(version).map(str::to_owned)
 }
 
 fn memory() -> Option<Memory> {

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use ltrain::backend::gpu;
+use ltrain::backend::{self, gpu};
 use ltrain::cli::{self, Cli, Command, ConfigCommand};
 use ltrain::config::{ModelInfo, RunConfig, Settings};
 use ltrain::doctor;
@@ -32,11 +32,14 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> ltrain::Result<Ending> {
     match command {
-        Command::Eval(args) => run::on_threads(args.threads, || run::eval(&args)),
-        Command::Generate(args) => run::on_threads(args.threads, || run::generate(&args)),
+        Command::Eval(args) => run::on_threads(args.device.threads, || run::eval(&args)),
+        Command::Generate(args) => run::on_threads(args.device.threads, || run::generate(&args)),
         Command::Merge(args) => run::on_threads(None, || run::merge(&args)),
         Command::Plan(args) => run::plan(&resolved(&args.gather()?)?).map(finished),
-        Command::Doctor(args) => print(&doctor::page(&args)).map(finished),
+        Command::Doctor(args) => {
+            let (page, verdict) = doctor::page(&args);
+            print(&page).and(verdict).map(finished)
+        }
         Command::Config(ConfigCommand::Dump(args)) => print(&dump(&args.gather()?)?).map(finished),
         Command::Config(ConfigCommand::Check(args)) => resolved(&args.gather()?).map(drop).map(finished),
         Command::Completions { shell } => {
@@ -50,8 +53,9 @@ fn dispatch(command: Command) -> ltrain::Result<Ending> {
 /// Looks for the device first: nothing is read in vain when it is missing.
 fn train_on(config: &RunConfig) -> ltrain::Result<Ending> {
     let place = gpu::select(config.train.gpus)?;
+    let kernels = backend::open(&place, config.train.mem_limit)?;
     let command: Vec<_> = std::env::args().collect();
-    run::on_threads(config.train.threads, || run::train(config, &place, &command.join(" ")))
+    run::on_threads(config.train.threads, || run::train(config, &place, &*kernels, &command.join(" ")))
 }
 
 fn resolved(settings: &Settings) -> ltrain::Result<RunConfig> {

@@ -26,6 +26,29 @@ pub fn format_length(tokens: usize) -> String {
     }
 }
 
+/// The units of [`parse_size`] and their bytes, largest first.
+const SIZES: [(char, u64); 4] = [('t', 1 << 40), ('g', 1 << 30), ('m', 1 << 20), ('k', 1 << 10)];
+
+/// Parses a size in bytes: `80g` (g = 1024³), `512m`, `1.5g`, `1073741824`.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let clean = text.trim().replace('_', "").to_ascii_lowercase();
+    let unit = SIZES.iter().find_map(|(unit, bytes)| Some((clean.strip_suffix(*unit)?, *bytes)));
+    let (digits, bytes) = unit.unwrap_or((&clean, 1));
+    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let value = digits.parse::<f64>().ok().filter(|_| plain).map(|v| v * bytes as f64);
+    match value {
+        // Every whole number below is exact as an f64.
+        Some(v) if v >= 1.0 && v.fract() == 0.0 && v < (1u64 << 53) as f64 => Ok(v as u64),
+        _ => Err(format!("expected a size such as 80g or 512m, got {text:?}")),
+    }
+}
+
+/// Writes a size the short way that reads back: `85899345920` → `80g`.
+pub fn format_size(bytes: u64) -> String {
+    let unit = SIZES.iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
+    unit.map_or_else(|| bytes.to_string(), |(name, unit)| format!("{}{name}", bytes / unit))
+}
+
 /// Bytes with a binary unit: `21.4 GiB`.
 pub fn format_bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -69,6 +92,17 @@ mod tests {
         assert_eq!(parse_length("1.5k"), Ok(1536));
         for bad in ["", "k", "-1", "0", "1.3", "inf", "nan", "1e3", "9999999999999k"] {
             assert!(parse_length(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn sizes_read_back_as_they_were_written() {
+        for n in [1, 1000, 1024, 80 << 30, 3 << 40, (1 << 30) + 1] {
+            assert_eq!(parse_size(&format_size(n)), Ok(n));
+        }
+        assert_eq!(parse_size("1.5G"), Ok(3 << 29));
+        for bad in ["", "g", "-1g", "0", "0.3", "80gg", "80gb", "nan", "9999999t"] {
+            assert!(parse_size(bad).is_err(), "{bad:?} was accepted");
         }
     }
 

@@ -105,7 +105,8 @@ const VARIANTS: &[&[&str]] = &[
     &["attention=s2", "s2_group=100", "eval=ppl", "eval_at=300,1k", "eval_every=10"],
     &["positions=natural", "rope=keep", "target=256", "control=true"],
     &["data=[\"/a b\", \"/c\"]", "eval_data=/d", "columns=text=body", "cache=/e", "no_pack=true"],
-    &["val=64", "threads=3", "gpus=1", "resume=/runs/y", "overwrite=true", "save_dtype=bf16", "log_every=7", "nan=skip"],
+    &["gpus=1", "mem_limit=80g", "check_kernels=true"],
+    &["val=64", "threads=3", "resume=/runs/y", "overwrite=true", "save_dtype=bf16", "log_every=7", "nan=skip"],
     &["init=/m/config.json", "tokenizer=/t", "data=/a"],
     &["model=/m", "data=/a", "val=none", "export=none", "progress=quiet", "recompute=layers"],
 ];
@@ -299,6 +300,8 @@ fn a_setting_without_effect_is_refused() {
         (&["eval=ppl", "passkey_samples=3"], "passkey_samples"),
         (&["eval=none", "eval_every=3"], "eval_every"),
         (&["eval_data=/x", "val=3"], "val"),
+        (&["gpus=0", "mem_limit=80g"], "mem_limit"),
+        (&["gpus=0", "check_kernels=true"], "check_kernels"),
         (&["control=true", "no_control=true"], "control"),
         (&["method=e2-llm", "rope=yarn"], "rope"),
     ];
@@ -341,6 +344,8 @@ fn the_fingerprint_knows_what_a_continued_run_may_change() {
         "log_every=2",
         "eval_every=5",
         "gpus=0",
+        "mem_limit=1.5g",
+        "check_kernels=true",
         "threads=1",
         "out=/other",
         "progress=plain",

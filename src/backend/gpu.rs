@@ -1,15 +1,17 @@
 //! Finding a GPU: the driver is opened at run time, so the same program starts on machines without one.
 
 mod driver;
+mod error;
 
 use std::str::FromStr;
 
 use serde::Serialize;
 
-use crate::error::{Explain, Explanation};
+use super::device::{IMAGES, Image};
 use crate::units::format_bytes;
 
 pub use driver::probe;
+pub use error::DeviceError;
 
 /// Where the driver is looked for after the system's loader path.
 const FOLDERS: [&str; 4] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/cuda/compat", "/usr/lib/wsl/lib"];
@@ -19,6 +21,9 @@ const LIBRARY: &str = "libcuda.so.1";
 const NEEDED: Version = Version { major: 12, minor: 0 };
 /// Oldest compute capability.
 const CAPABILITY: Version = Version { major: 8, minor: 0 };
+
+/// Whether every op has a launcher: no, while there is a `device/missing.rs`.
+const COMPLETE: bool = false;
 
 /// A CUDA version or a compute capability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -38,6 +43,8 @@ impl std::fmt::Display for Version {
 /// One GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Gpu {
+    /// Its number in the driver's order.
+    pub ordinal: u32,
     /// Marketing name.
     pub name: String,
     /// Compute capability.
@@ -96,6 +103,25 @@ impl std::fmt::Display for Gpus {
     }
 }
 
+/// A GPU that this build's kernels run on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Usable {
+    /// The GPU.
+    pub gpu: Gpu,
+    /// Architecture of the kernels that it runs, as in [`Image::arch`].
+    pub arch: &'static str,
+    /// Newest CUDA version of its driver.
+    pub cuda: Version,
+    /// The driver's library.
+    pub library: String,
+}
+
+impl std::fmt::Display for Usable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "gpu {}: {}, driver for CUDA {}, kernels for {}", self.gpu.ordinal, self.gpu, self.cuda, self.arch)
+    }
+}
+
 /// Where a run happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -104,137 +130,16 @@ pub enum Place {
         /// Why, for the first screen.
         reason: String,
     },
+    /// A GPU.
+    Gpu(Usable),
 }
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Cpu { reason } => write!(f, "cpu ({reason})"),
+            Self::Gpu(usable) => usable.fmt(f),
         }
-    }
-}
-
-/// A device that was asked for and is not there. `asked` is what `--gpus` said.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DeviceError {
-    /// The driver's library cannot be opened.
-    #[error("--gpus 1 was given, but no usable CUDA device was found")]
-    NoDriver {
-        /// Files that exist and the loader's reason for refusing them.
-        refused: Vec<String>,
-    },
-    /// The driver starts and drives nothing.
-    #[error("--gpus 1 was given, but no usable CUDA device was found")]
-    NoDevice {
-        /// The library that was opened.
-        library: String,
-        /// `CUDA_VISIBLE_DEVICES`, if set.
-        visible: Option<String>,
-    },
-    /// The driver reports an error.
-    #[error("the CUDA driver does not start: error {code}{}", name_of(*code))]
-    Driver {
-        /// The library that was opened.
-        library: String,
-        /// The driver's code.
-        code: i32,
-    },
-    /// The library lacks a function that every driver has.
-    #[error("{library:?} is not a CUDA driver: it has no {function}")]
-    NotADriver {
-        /// The library that was opened.
-        library: String,
-        /// What it lacks.
-        function: &'static str,
-    },
-    /// The driver is older than this program.
-    #[error("driver supports CUDA {supports}, this build needs {NEEDED} or newer")]
-    TooOld {
-        /// Newest CUDA version of the driver.
-        supports: Version,
-    },
-    /// Every GPU is older than the kernels.
-    #[error("{gpu} is too old: expected compute capability {CAPABILITY} or newer")]
-    TooSmall {
-        /// The best one.
-        gpu: Gpu,
-    },
-    /// A GPU is there and this build has nothing to run on it.
-    #[error("this build has no GPU kernels")]
-    NoKernels {
-        /// The first GPU.
-        gpu: Gpu,
-    },
-    /// More GPUs than one run can use.
-    #[error("--gpus {asked} was given: this version trains on one device")]
-    Several {
-        /// What was asked for.
-        asked: u32,
-    },
-}
-
-impl DeviceError {
-    /// The sentence's short form, for `device cpu (…)`.
-    pub fn reason(&self) -> String {
-        match self {
-            Self::NoDriver { refused } if refused.is_empty() => format!("no CUDA driver: {LIBRARY} not found"),
-            Self::NoDriver { refused } => format!("no CUDA driver: {}", refused[0]),
-            Self::NoDevice { visible: Some(v), .. } => format!("the CUDA driver shows no device: CUDA_VISIBLE_DEVICES={v:?}"),
-            Self::NoDevice { .. } => "the CUDA driver shows no device".into(),
-            Self::NoKernels { gpu } => format!("{} found, but this build has no GPU kernels", gpu.name),
-            other => other.to_string(),
-        }
-    }
-}
-
-impl Explain for DeviceError {
-    fn explain(&self) -> Explanation {
-        let e = Explanation::new("E501");
-        match self {
-            Self::NoDriver { refused } => {
-                let searched = format!("{LIBRARY}: not found (searched: system loader path, {})", FOLDERS.join(", "));
-                let e = match refused.is_empty() {
-                    true => e.fact(searched),
-                    false => refused.iter().fold(e, |e, line| e.fact(line)),
-                };
-                e.help(
-                    "leave out --gpus to run on the CPU, or install the NVIDIA driver (525 or newer); the CUDA toolkit is not needed.\n\
-                     In Docker start with: docker run --gpus all …",
-                )
-            }
-            Self::NoDevice { library, visible: Some(v) } => e
-                .fact(format!("{library}: works, but CUDA_VISIBLE_DEVICES is {v:?}"))
-                .help("unset CUDA_VISIBLE_DEVICES or name a device in it (CUDA_VISIBLE_DEVICES=0), or leave out --gpus to run on the CPU"),
-            Self::NoDevice { library, visible: None } => e
-                .fact(format!("{library}: works, but reports no device"))
-                .help("check `nvidia-smi`; in a container pass the device on (docker run --gpus all …); or leave out --gpus to run on the CPU"),
-            Self::Driver { library, .. } => e
-                .fact(format!("from: {library}"))
-                .help("check `nvidia-smi`: after a driver update a restart is needed; or leave out --gpus to run on the CPU"),
-            Self::NotADriver { .. } => {
-                e.help("reinstall the NVIDIA driver, or leave out --gpus to run on the CPU")
-            }
-            Self::TooOld { .. } => e.help("install a newer NVIDIA driver (525 or newer), or leave out --gpus to run on the CPU"),
-            Self::TooSmall { .. } => e.help("leave out --gpus to run on the CPU"),
-            Self::NoKernels { gpu } => e
-                .fact(format!("found: {gpu}"))
-                .help("leave out --gpus to run on the CPU; GPU kernels come with a later version"),
-            Self::Several { .. } => Explanation::new("E502").help("use --gpus 1, or leave out --gpus to let ltrain choose"),
-        }
-    }
-}
-
-/// The driver's name of the codes that users meet.
-fn name_of(code: i32) -> &'static str {
-    match code {
-        34 => " (CUDA_ERROR_STUB_LIBRARY: the toolkit's stub, not the driver)",
-        46 => " (CUDA_ERROR_DEVICE_UNAVAILABLE)",
-        101 => " (CUDA_ERROR_INVALID_DEVICE)",
-        802 => " (CUDA_ERROR_SYSTEM_NOT_READY: is the fabric manager running?)",
-        803 => " (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH: library and kernel module differ)",
-        804 => " (CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE)",
-        999 => " (CUDA_ERROR_UNKNOWN)",
-        _ => "",
     }
 }
 
@@ -243,58 +148,130 @@ fn name_of(code: i32) -> &'static str {
 /// # Errors
 /// [`DeviceError`] when a GPU was asked for and none can be used.
 pub fn select(gpus: Gpus) -> crate::Result<Place> {
+    let found = || usable(&probe()?, if COMPLETE { IMAGES } else { &[] });
     match gpus {
         Gpus::Count(0) => Ok(Place::Cpu { reason: "--gpus 0".into() }),
         Gpus::Count(asked) if asked > 1 => Err(DeviceError::Several { asked }.into()),
-        Gpus::Count(_) => Err(unusable(&probe()?).into()),
-        Gpus::Auto => {
-            let error = probe().map_or_else(|e| e, |driver| unusable(&driver));
-            Ok(Place::Cpu { reason: error.reason() })
-        }
+        Gpus::Count(_) => Ok(Place::Gpu(found()?)),
+        Gpus::Auto => Ok(found().map_or_else(|error| Place::Cpu { reason: error.reason() }, Place::Gpu)),
     }
 }
 
-/// Why this build cannot use the best GPU of a working driver.
-pub fn unusable(driver: &Driver) -> DeviceError {
-    let best = driver.gpus.iter().max_by_key(|gpu| gpu.capability);
-    match best.expect("gpu: a probed driver has a GPU").clone() {
-        gpu if gpu.capability < CAPABILITY => DeviceError::TooSmall { gpu },
-        gpu => DeviceError::NoKernels { gpu },
+/// The first GPU of a working driver that can run these kernels.
+///
+/// # Errors
+/// Why the newest GPU cannot, when none can.
+pub fn usable(driver: &Driver, images: &[Image]) -> Result<Usable, DeviceError> {
+    let newest = driver.gpus.iter().max_by_key(|gpu| gpu.capability).expect("gpu: a probed driver has a GPU");
+    let first = driver.gpus.iter().find(|gpu| fits(gpu, driver.cuda, images).is_ok()).unwrap_or(newest);
+    let arch = fits(first, driver.cuda, images)?;
+    Ok(Usable { gpu: first.clone(), arch, cuda: driver.cuda, library: driver.library.clone() })
+}
+
+/// The architecture of the kernels that this GPU runs under a driver for this CUDA version.
+fn fits(gpu: &Gpu, cuda: Version, images: &[Image]) -> Result<&'static str, DeviceError> {
+    let Some(arch) = arch_of(gpu.capability) else { return Err(DeviceError::TooSmall { gpu: gpu.clone() }) };
+    if !images.iter().any(|image| image.arch == arch) {
+        return Err(DeviceError::NoKernels { gpu: gpu.clone() });
     }
+    // A driver takes machine code of any compiler of its generation, but PTX of no newer one than itself.
+    let needs = toolkit(images).map(|t| if arch.starts_with("sm_") { Version { minor: 0, ..t } } else { t });
+    match needs {
+        Some(needs) if cuda < needs => Err(DeviceError::TooOld { supports: cuda, needs }),
+        _ => Ok(arch),
+    }
+}
+
+/// Machine code where this build has some for the generation, else PTX, which the driver compiles.
+fn arch_of(capability: Version) -> Option<&'static str> {
+    match (capability.major, capability.minor) {
+        (8, _) => Some("sm_80"),
+        (9, 0) => Some("sm_90a"),
+        (9.., _) => Some("compute_90"),
+        _ => None,
+    }
+}
+
+/// The CUDA version of the nvcc that made the kernels, from the comment that opens its PTX.
+pub fn toolkit(images: &[Image]) -> Option<Version> {
+    let ptx = images.iter().find(|image| image.arch.starts_with("compute_"))?;
+    let head = String::from_utf8_lossy(&ptx.code[..ptx.code.len().min(1000)]);
+    let (major, rest) = head.split("release ").nth(1)?.split_once('.')?;
+    let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some(Version { major: major.parse().ok()?, minor: minor.parse().ok()? })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Explain;
 
-    fn gpu(major: u32) -> Gpu {
-        Gpu { name: "NVIDIA Test".into(), capability: Version { major, minor: 5 }, memory: 80 << 30 }
+    const V: fn(u32, u32) -> Version = |major, minor| Version { major, minor };
+
+    fn gpu(major: u32, minor: u32) -> Gpu {
+        Gpu { ordinal: major, name: "NVIDIA Test".into(), capability: V(major, minor), memory: 80 << 30 }
+    }
+
+    fn driver(cuda: Version, gpus: Vec<Gpu>) -> Driver {
+        Driver { library: LIBRARY.into(), cuda, gpus }
+    }
+
+    const BUILT: [Image; 3] = [
+        Image { file: "a", arch: "sm_80", code: b"" },
+        Image { file: "a", arch: "sm_90a", code: b"" },
+        Image { file: "a", arch: "compute_90", code: b"//\n// Cuda compilation tools, release 13.1, V13.1.80\n" },
+    ];
+
+    #[test]
+    fn machine_code_runs_within_its_generation_and_ptx_on_newer_ones() {
+        for (capability, arch) in
+            [(V(8, 0), "sm_80"), (V(8, 9), "sm_80"), (V(9, 0), "sm_90a"), (V(10, 0), "compute_90"), (V(12, 1), "compute_90")]
+        {
+            let found = usable(&driver(V(13, 1), vec![gpu(capability.major, capability.minor)]), &BUILT).unwrap();
+            assert_eq!(found.arch, arch, "{capability}");
+        }
     }
 
     #[test]
-    fn the_best_gpu_decides_what_is_said() {
-        let driver = |gpus| Driver { library: LIBRARY.into(), cuda: NEEDED, gpus };
-        assert_eq!(unusable(&driver(vec![gpu(7)])), DeviceError::TooSmall { gpu: gpu(7) });
-        assert_eq!(unusable(&driver(vec![gpu(7), gpu(9)])), DeviceError::NoKernels { gpu: gpu(9) });
+    fn the_first_gpu_that_can_is_used_and_the_newest_decides_what_is_said() {
+        let found = usable(&driver(V(13, 1), vec![gpu(7, 5), gpu(8, 6), gpu(9, 0)]), &BUILT).unwrap();
+        assert_eq!(found.gpu, gpu(8, 6));
+        let old = driver(V(13, 1), vec![gpu(7, 0), gpu(7, 5)]);
+        assert_eq!(usable(&old, &BUILT), Err(DeviceError::TooSmall { gpu: gpu(7, 5) }));
+        let good = driver(V(13, 1), vec![gpu(7, 5), gpu(9, 0)]);
+        assert_eq!(usable(&good, &[]), Err(DeviceError::NoKernels { gpu: gpu(9, 0) }));
     }
 
     #[test]
-    fn every_error_has_a_code_of_the_device_class_and_a_way_out() {
+    fn the_driver_must_know_the_compiler_of_the_kernels() {
+        let on = |cuda, major| usable(&driver(cuda, vec![gpu(major, 0)]), &BUILT);
+        let old = |supports, needs| Err(DeviceError::TooOld { supports, needs });
+        assert_eq!(on(V(12, 9), 8), old(V(12, 9), V(13, 0)));
+        assert!(on(V(13, 0), 8).is_ok(), "machine code of the same generation");
+        assert_eq!(on(V(13, 0), 10), old(V(13, 0), V(13, 1)));
+        assert!(on(V(14, 0), 10).is_ok());
+    }
+
+    #[test]
+    fn every_error_has_a_code_of_its_class_and_a_way_out() {
         let errors = [
-            DeviceError::NoDriver { refused: vec![] },
-            DeviceError::NoDriver { refused: vec!["/usr/lib64/libcuda.so.1: wrong ELF class".into()] },
-            DeviceError::NoDevice { library: LIBRARY.into(), visible: Some(String::new()) },
-            DeviceError::NoDevice { library: LIBRARY.into(), visible: None },
-            DeviceError::Driver { library: LIBRARY.into(), code: 803 },
-            DeviceError::NotADriver { library: LIBRARY.into(), function: "cuInit" },
-            DeviceError::TooOld { supports: Version { major: 11, minor: 8 } },
-            DeviceError::TooSmall { gpu: gpu(7) },
-            DeviceError::NoKernels { gpu: gpu(9) },
-            DeviceError::Several { asked: 2 },
+            (5, DeviceError::NoDriver { refused: vec![] }),
+            (5, DeviceError::NoDriver { refused: vec!["/usr/lib64/libcuda.so.1: wrong ELF class".into()] }),
+            (5, DeviceError::NoDevice { library: LIBRARY.into(), visible: Some(String::new()) }),
+            (5, DeviceError::NoDevice { library: LIBRARY.into(), visible: None }),
+            (5, DeviceError::Driver { library: LIBRARY.into(), code: 803 }),
+            (5, DeviceError::NotADriver { library: LIBRARY.into(), function: "cuInit" }),
+            (5, DeviceError::TooOld { supports: V(11, 8), needs: NEEDED }),
+            (5, DeviceError::TooSmall { gpu: gpu(7, 5) }),
+            (5, DeviceError::NoKernels { gpu: gpu(9, 0) }),
+            (5, DeviceError::Refused { file: "rope", arch: "sm_80", reason: "CUDA_ERROR_INVALID_IMAGE".into() }),
+            (4, DeviceError::Limit { asked: 80 << 30, free: 79 << 30, gpu: "NVIDIA Test".into() }),
+            (5, DeviceError::Several { asked: 2 }),
+            (5, DeviceError::Wrong { op: "rope", error: 0.5, allowed: 0.1 }),
         ];
-        for error in errors {
+        for (class, error) in errors {
             let explanation = error.explain();
-            assert_eq!(explanation.exit_code(), 5, "{error:?}");
+            assert_eq!(explanation.exit_code(), class, "{error:?}");
             assert!(explanation.help.is_some() && !error.reason().is_empty(), "{error:?}");
         }
     }

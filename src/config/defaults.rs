@@ -128,6 +128,7 @@ pub fn shown(option: &str) -> Option<String> {
         "nan" => text("stop"),
         "seed" => SEED.to_string(),
         "gpus" => text("auto"),
+        "mem_limit" => text("what is free at the start, less 1 GiB"),
         "threads" => text("the CPU's cores"),
         "eval_at" => text("the model's context, target/4, target/2, target"),
         "eval" => text("ppl,passkey"),

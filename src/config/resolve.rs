@@ -259,6 +259,10 @@ impl Resolver<'_> {
             self.need(value >= 1, key, "at least 1", value);
         }
         self.need(s.threads != Some(0), "threads", "at least 1", 0);
+        let gpus = s.gpus.unwrap_or(Gpus::Auto);
+        let on_cpu = gpus == Gpus::Count(0);
+        self.only_with(on_cpu && s.mem_limit.is_some(), "mem_limit", "--gpus 1");
+        self.only_with(on_cpu && s.check_kernels == Some(true), "check_kernels", "--gpus 1");
         TrainSettings {
             mode,
             lora,
@@ -268,7 +272,9 @@ impl Resolver<'_> {
             recompute: s.recompute.unwrap_or(self.model.by_size([Recompute::Layers, Recompute::Nothing])),
             nan: s.nan.unwrap_or(NanPolicy::Stop),
             seed: s.seed.unwrap_or(defaults::SEED),
-            gpus: s.gpus.unwrap_or(Gpus::Auto),
+            gpus,
+            mem_limit: s.mem_limit.map(|size| size.0),
+            check_kernels: s.check_kernels == Some(true),
             threads: s.threads,
         }
     }

@@ -14,7 +14,7 @@ use crate::train::TrainMode;
 use crate::units::format_length;
 
 use super::choices::{Attention, Export, NanPolicy, Progress, Task};
-use super::text::{Length, List, ModelSource, PositionMethod, Resume, Source, Warmup};
+use super::text::{Length, List, ModelSource, PositionMethod, Resume, Size, Source, Warmup};
 use super::{ConfigError, ModelInfo, Settings, resolve};
 
 /// Everything a run is told.
@@ -128,6 +128,10 @@ pub struct TrainSettings {
     pub seed: u64,
     /// Where to run.
     pub gpus: Gpus,
+    /// Most bytes of GPU memory; what is free less a margin when absent.
+    pub mem_limit: Option<u64>,
+    /// Whether a GPU's kernels are compared with the CPU's first.
+    pub check_kernels: bool,
     /// CPU threads; the CPU's cores when absent.
     pub threads: Option<usize>,
 }
@@ -190,6 +194,7 @@ pub struct OutputSettings {
 /// Keys that may change when a run is continued.
 const FREE: &[&str] = &[
     "cache",
+    "check_kernels",
     "data",
     "eval",
     "eval_at",
@@ -199,6 +204,7 @@ const FREE: &[&str] = &[
     "gpus",
     "keep",
     "log_every",
+    "mem_limit",
     "out",
     "overwrite",
     "passkey_samples",
@@ -282,6 +288,8 @@ impl RunConfig {
             nan: Some(train.nan),
             seed: Some(train.seed),
             gpus: Some(train.gpus),
+            mem_limit: train.mem_limit.map(Size),
+            check_kernels: train.check_kernels.then_some(true),
             threads: train.threads,
             eval_at: (!eval.tasks.is_empty()).then(|| List(eval.at.iter().copied().map(Length).collect())),
             eval: Some(List(eval.tasks.clone())),

@@ -14,7 +14,7 @@ use crate::optim::Shape;
 use crate::train::TrainMode;
 
 use super::choices::{Attention, Export, NanPolicy, Preset, Progress, Task};
-use super::text::{self, Length, List, ModelSource, PositionMethod, Resume, Source, Warmup};
+use super::text::{self, Length, List, ModelSource, PositionMethod, Resume, Size, Source, Warmup};
 
 /// Everything that can be set; what is absent gets its default in [`RunConfig::resolve`](super::RunConfig::resolve).
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
@@ -138,6 +138,12 @@ pub struct Settings {
     /// GPUs to use: auto, 0 for the CPU, 1
     #[arg(long, value_name = "N", help_heading = "Device")]
     pub gpus: Option<Gpus>,
+    /// Most GPU memory to use: 80g, 512m
+    #[arg(long, value_name = "SIZE", help_heading = "Device")]
+    pub mem_limit: Option<Size>,
+    /// Compare every kernel with the CPU before training on a GPU
+    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Device")]
+    pub check_kernels: Option<bool>,
     /// CPU threads
     #[arg(long, value_name = "N", help_heading = "Device")]
     pub threads: Option<usize>,

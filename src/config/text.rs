@@ -11,7 +11,7 @@ use crate::data::{Columns, Holdout};
 use crate::model::LoraTarget;
 use crate::model::rope::RopeKind;
 use crate::positions::{self, MethodError};
-use crate::units::{format_length, parse_length};
+use crate::units::{format_length, format_size, parse_length, parse_size};
 
 use super::choices::Task;
 use super::defaults::MODEL;
@@ -34,6 +34,24 @@ impl FromStr for Length {
 impl fmt::Display for Length {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&format_length(self.0))
+    }
+}
+
+/// A number of bytes: `80g`, `512m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_size(text).map(Self)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&format_size(self.0))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where tensors live: a backend keeps weights and optimiser state in its own memory and storage type.
 
+use crate::backend::device::Usage;
 use crate::error::Result;
 use crate::tensor::{Shape, Tensor};
 
@@ -13,4 +14,8 @@ pub trait PlaceKernels {
     fn zeros_exact(&self, shape: &Shape) -> Result<Tensor>;
     /// Whether [`place`](Self::place) rounds, so that what trains needs an exact copy beside it.
     fn rounds(&self) -> bool;
+    /// What was counted of the backend's own memory; nothing where it is the process's.
+    fn usage(&self) -> Option<Usage> {
+        None
+    }
 }

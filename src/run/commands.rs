@@ -10,8 +10,9 @@ use super::job::{colour, human_count, stop_flag};
 use super::measure::questions;
 use super::text;
 use super::ui::Ui;
-use crate::backend::Cpu;
-use crate::cli::{EvalArgs, GenerateArgs, MergeArgs};
+use crate::backend::gpu::{self, Gpus, Place};
+use crate::backend::{self, Kernels};
+use crate::cli::{DeviceArgs, EvalArgs, GenerateArgs, MergeArgs};
 use crate::config::choices::{Progress, Task};
 use crate::config::text::{List, ModelSource};
 use crate::config::{ConfigError, Problem, RunConfig};
@@ -34,6 +35,17 @@ pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     written.map_err(|source| IoError { action: "write", path: "standard output".into(), source }.into())
+}
+
+/// The place that a command asks for, and its backend.
+fn device(args: &DeviceArgs) -> Result<(Place, Box<dyn Kernels>)> {
+    if args.gpus == Gpus::Count(0) && args.mem_limit.is_some() {
+        let problem = Problem::new("mem_limit", "has an effect only with --gpus 1").help("leave out one of them");
+        return Err(ConfigError::Problems(vec![problem]).into());
+    }
+    let place = gpu::select(args.gpus)?;
+    let kernels = backend::open(&place, args.mem_limit.map(|size| size.0))?;
+    Ok((place, kernels))
 }
 
 /// A model with its adapter on.
@@ -60,11 +72,17 @@ fn rotation(config: &ModelConfig, kind: RopeKind, longest: usize) -> Result<Rope
 /// `ltrain eval`.
 pub fn eval(args: &EvalArgs) -> Result<Ending> {
     let stop = stop_flag();
+    let (place, kernels) = device(&args.device)?;
     let base = Base::open(&args.model, args.tokenizer.as_deref())?;
     let mut model = adapted(&base.dir, args.adapter.as_deref())?;
+    model.place(&*kernels)?;
     let context = model.config.context;
     let mut other = match &args.against {
-        Some(source) => Some((source, load(&open_dir(source)?)?)),
+        Some(source) => {
+            let mut other = load(&open_dir(source)?)?;
+            other.place(&*kernels)?;
+            Some((source, other))
+        }
         None => None,
     };
     // What counts as short is up to the model that was extended.
@@ -95,7 +113,8 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
     });
     let plan = EvalPlan { lengths, windows: args.windows, stride: args.stride.map(|s| s.0), passkey };
     let ui = Ui::new(Progress::Auto);
-    let evaluation = Evaluation { kernels: &Cpu, plan: &plan, docs: &docs, stop: &stop };
+    ui.say(&format!("device  {place}"));
+    let evaluation = Evaluation { kernels: &*kernels, plan: &plan, docs: &docs, stop: &stop };
     let mut records: Vec<EvalRecord> = Vec::new();
     let name = |source: &ModelSource| source.to_string();
 
@@ -153,8 +172,10 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
 /// `ltrain generate`.
 pub fn generate(args: &GenerateArgs) -> Result<Ending> {
     let stop = stop_flag();
+    let (_, kernels) = device(&args.device)?;
     let base = Base::open(&args.model, args.tokenizer.as_deref())?;
-    let model = adapted(&base.dir, args.adapter.as_deref())?;
+    let mut model = adapted(&base.dir, args.adapter.as_deref())?;
+    model.place(&*kernels)?;
     let mut prompt: Vec<u32> = base.tokenizer.bos().into_iter().collect();
     prompt.extend(base.tokenizer.encode(&args.prompt)?);
     let sampler = Sampler { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
@@ -168,7 +189,7 @@ pub fn generate(args: &GenerateArgs) -> Result<Ending> {
         failed = failed.take().or(shown.err());
         go_on
     };
-    continue_text(&Cpu, &model, &prompt, args.tokens, &sampler, base.tokenizer.stops(), &mut show)?;
+    continue_text(&*kernels, &model, &prompt, args.tokens, &sampler, base.tokenizer.stops(), &mut show)?;
     if let Some(error) = failed {
         return Err(error);
     }
@@ -195,7 +216,8 @@ pub fn plan(config: &RunConfig) -> Result<()> {
         plan.table(),
         format_bytes(peak.total()),
         peak.name,
-    ))
+    ))?;
+    config.train.mem_limit.map_or(Ok(()), |limit| plan.check(config, &model, limit))
 }
 
 /// `ltrain merge`.

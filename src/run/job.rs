@@ -11,8 +11,9 @@ use super::measure::{Measure, questions};
 use super::session::{Session, peak_memory};
 use super::text::{self, Rows, RunText};
 use super::ui::Ui;
+use crate::backend::Kernels;
 use crate::backend::gpu::Place;
-use crate::backend::{Cpu, Kernels};
+use crate::backend::selftest::{Check, self_test};
 use crate::checkpoint::{self, Context};
 use crate::config::RunConfig;
 use crate::config::choices::Export as Wanted;
@@ -21,6 +22,7 @@ use crate::eval::Subject;
 use crate::io::atomic::Existing;
 use crate::io::{Export, write_model_dir};
 use crate::model::{ModelConfig, RopeConfig};
+use crate::plan::MemoryPlan;
 use crate::positions::Natural;
 use crate::report::record::{EvalRecord, Role, RunRecord};
 use crate::report::table::{Colour, Comparison};
@@ -29,13 +31,15 @@ use crate::train::{Outcome, State, TrainMode};
 use crate::units::{format_bytes, format_count, format_duration, format_length};
 
 /// `ltrain`.
-pub fn train(config: &RunConfig, place: &Place, command: &str) -> Result<Ending> {
+///
+/// `kernels` are those of `place`, which is for the reader.
+pub fn train(config: &RunConfig, place: &Place, kernels: &dyn Kernels, command: &str) -> Result<Ending> {
     let stop = stop_flag();
     let ui = Ui::new(config.output.progress);
     let started = std::time::Instant::now();
-    let Place::Cpu { .. } = place;
-    let kernels: &dyn Kernels = &Cpu;
-
+    if config.train.check_kernels {
+        ui.say(&check(place, kernels)?);
+    }
     let found = Found::of_run(config)?;
     let reading = ui.bar("tokenise", 1);
     let text = text::open(config, &found.tokenizer, &|p| reading.at(p.bytes_done, p.bytes_total, format_bytes(p.bytes_done)))?;
@@ -46,6 +50,9 @@ pub fn train(config: &RunConfig, place: &Place, command: &str) -> Result<Ending>
         return Ok(Ending::Finished);
     }
     folder.check_room(checkpoint_bytes(config, &found.config), config.output.keep)?;
+    if let Some(usage) = kernels.usage() {
+        MemoryPlan::of(config, &found.config)?.check(config, &found.config, usage.limit)?;
+    }
     folder.begin(config, command)?;
     let base = found.base(config, &folder.path)?;
     let job = Job { config, base: &base, text: &text, folder: &folder, kernels, ui, stop: &stop, place, command };
@@ -60,6 +67,17 @@ pub fn train(config: &RunConfig, place: &Place, command: &str) -> Result<Ending>
             Ok(Ending::Stopped)
         }
     }
+}
+
+/// Compares a GPU with the CPU, and says so.
+fn check(place: &Place, kernels: &dyn Kernels) -> Result<String> {
+    if let Place::Cpu { .. } = place {
+        return Ok("there are no GPU kernels to check: this run is on the CPU".into());
+    }
+    let started = std::time::Instant::now();
+    let checks = self_test(kernels)?;
+    checks.iter().try_for_each(Check::verdict)?;
+    Ok(format!("checked {} results of the GPU's kernels in {:.1} s", checks.len(), started.elapsed().as_secs_f64()))
 }
 
 /// Raised by SIGINT, SIGTERM and SIGUSR1; a second signal ends the process at once.
@@ -94,7 +112,7 @@ pub(super) struct Job<'a> {
     pub(super) base: &'a Base,
     pub(super) text: &'a RunText,
     folder: &'a Folder,
-    kernels: &'a dyn Kernels,
+    pub(super) kernels: &'a dyn Kernels,
     ui: Ui,
     stop: &'a Arc<AtomicBool>,
     pub(super) place: &'a Place,
@@ -160,7 +178,11 @@ impl Job<'_> {
                 subjects.push(base(Role::RopeOnly, &positions.target_rope, format!("base + {}", positions.target_rope)));
             }
             for subject in subjects {
-                let measured = measure.kept(self.path(), subject.role, || measure.run(&mut self.base.load()?, &subject))?;
+                let measured = measure.kept(self.path(), subject.role, || {
+                    let mut model = self.base.load()?;
+                    model.place(self.kernels)?;
+                    measure.run(&mut model, &subject)
+                })?;
                 let Some(record) = measured else { return Ok(None) };
                 evaluations.push(record);
             }
@@ -267,7 +289,8 @@ impl Job<'_> {
         lines.extend(merged.then(|| format!("model    {}", self.path().join("merged").display())));
         lines.extend(adapter.then(|| format!("adapter  {}", self.path().join("adapter").display())));
         lines.push(format!("report   {}", self.path().join("report.html").display()));
-        lines.push(format!("took {}, peak memory {}", format_duration(seconds), format_bytes(peak_memory())));
+        let peak = format_bytes(peak_memory(self.kernels));
+        lines.push(format!("took {}, peak memory {peak}", format_duration(seconds)));
         self.ui.say(&lines.join("\n"));
     }
 }

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use super::job::Job;
 use super::session::{LOG, peak_memory};
-use crate::cli::DoctorArgs;
 use crate::config::RunConfig;
 use crate::error::{IoContext, Result};
 use crate::io::atomic::write_bytes_atomically;
@@ -42,7 +41,7 @@ impl Job<'_> {
             state.push_validation(at);
         }
         state.save(&self.path().join("trainer_state.json"))?;
-        let machine = crate::doctor::page(&DoctorArgs { json: true, architectures: false });
+        let machine = crate::doctor::machine();
         write_bytes_atomically(&self.path().join("env.json"), machine.as_bytes())?;
         report::write(self.path(), record).map(drop)
     }
@@ -55,8 +54,7 @@ impl Job<'_> {
         let at = |name: &str| self.path().join(name).display().to_string();
         let lora = train.lora.as_ref();
         let table = self.config.settings().to_table();
-        let mut notes =
-            vec![format!("Text: {}. Peak memory of the process: {}.", self.text.summary, format_bytes(peak_memory()))];
+        let mut notes = vec![format!("Text: {}. Peak memory: {}.", self.text.summary, format_bytes(peak_memory(self.kernels)))];
         let (coverage, uncounted) = self.coverage()?;
         notes.extend(uncounted);
         if self.config.eval.control {

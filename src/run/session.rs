@@ -51,7 +51,8 @@ pub struct Session<'a> {
 pub type Validate<'a> = dyn FnMut(&mut State) -> Result<Option<f64>> + 'a;
 
 /// Everything that is told about steps.
-struct Logs {
+struct Logs<'a> {
+    kernels: &'a dyn Kernels,
     log: TrainerLog,
     events: EventWriter,
     every: Option<u64>,
@@ -63,7 +64,7 @@ struct Logs {
     recent: VecDeque<(u64, f64)>,
 }
 
-impl Logs {
+impl Logs<'_> {
     /// Rate over the last steps and the time left at that rate.
     fn pace(&self, step: u64) -> (f64, f64) {
         let (tokens, seconds) = self.recent.iter().fold((0, 0.0), |(t, s), (tokens, seconds)| (t + tokens, s + seconds));
@@ -94,7 +95,7 @@ impl Logs {
             grad_norm: report.grad_norm,
             lr: report.lr,
             tokens_per_second: rate,
-            memory_bytes: peak_memory(),
+            memory_bytes: peak_memory(self.kernels),
             seconds: self.seconds,
             epoch,
             total_tokens: self.tokens,
@@ -114,8 +115,11 @@ impl Logs {
     }
 }
 
-/// Peak resident memory of this process; 0 where the system does not say.
-pub fn peak_memory() -> u64 {
+/// Most memory that was in use at once: the device's, or this process's where there is none; 0 where the system does not say.
+pub fn peak_memory(kernels: &dyn Kernels) -> u64 {
+    if let Some(usage) = kernels.usage() {
+        return usage.peak();
+    }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
     let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
@@ -163,6 +167,8 @@ impl Session<'_> {
             seconds = checkpoint::restore(&path, &mut state)?;
             self.ui.say(&format!("continuing from {} (step {})", path.display(), state.step));
         }
+        state.model.place(kernels)?;
+        state.optimizer.place(kernels)?;
         let config = self.config;
         let (steps, accum, micro) = (config.train.steps, config.train.accum as u64, config.train.micro_batch);
         if state.step >= steps {
@@ -175,6 +181,7 @@ impl Session<'_> {
         };
         let events = EventWriter::resume(&self.events_dir(), state.step)?;
         let mut logs = Logs {
+            kernels,
             log,
             events,
             every: config.output.log_every,

@@ -1,6 +1,9 @@
 //! Backends besides the CPU.
 
-use ltrain::backend::{Device, Emu, EmuMode, Kernels};
+use std::sync::{Arc, OnceLock};
+
+use ltrain::backend::gpu::{self, Gpus};
+use ltrain::backend::{self, Device, Emu, EmuMode, Kernels};
 
 /// Elements up to which the race detector watches every access: it is several times slower than the other modes.
 const WATCHED: usize = 40_000;
@@ -10,10 +13,25 @@ pub fn emulated(mode: EmuMode) -> Device<Emu> {
     Device::new(Emu::new(mode), u64::MAX)
 }
 
-/// Every backend in reach for a test of that many elements, by name: the emulation in all its modes.
-pub fn backends(elements: usize) -> Vec<(String, Box<dyn Kernels>)> {
+/// This machine's GPU, started once.
+fn gpu() -> Option<Arc<dyn Kernels>> {
+    static GPU: OnceLock<Option<Arc<dyn Kernels>>> = OnceLock::new();
+    let open = || match gpu::select(Gpus::Count(1)).and_then(|place| backend::open(&place, None)) {
+        Ok(kernels) => Some(kernels.into()),
+        Err(error) => {
+            eprintln!("gpu tests: skipped ({error})");
+            None
+        }
+    };
+    GPU.get_or_init(open).clone()
+}
+
+/// Every backend in reach for a test of that many elements, by name: the emulation in all its modes, and the GPU where there is
+/// one.
+pub fn backends(elements: usize) -> Vec<(String, Arc<dyn Kernels>)> {
     let late = (1..=3).map(|seed| EmuMode::Late { seed });
     let race = (elements <= WATCHED).then_some(EmuMode::Race);
     let modes = std::iter::once(EmuMode::Eager).chain(late).chain(race);
-    modes.map(|mode| (format!("emu {mode:?}"), Box::new(emulated(mode)) as Box<dyn Kernels>)).collect()
+    let emulations = modes.map(|mode| (format!("emu {mode:?}"), Arc::new(emulated(mode)) as Arc<dyn Kernels>));
+    emulations.chain(gpu().map(|gpu| ("cuda".to_string(), gpu))).collect()
 }

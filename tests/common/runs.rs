@@ -50,7 +50,8 @@ impl Runs {
         }
         // The text's tokens stay in this folder, too.
         command.env("NO_COLOR", "1").env("COLUMNS", "400").env("LTRAIN_CACHE", self.dir.path().join("cache"));
-        command.env_remove("CUDA_VISIBLE_DEVICES").stdin(Stdio::null());
+        // On the CPU, also where a GPU is.
+        command.env("CUDA_VISIBLE_DEVICES", "").stdin(Stdio::null());
         command
     }
 

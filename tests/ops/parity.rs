@@ -45,6 +45,8 @@ pub fn parity<const N: usize, const M: usize>(
             close(&format!("{what} on {name}: output {n}"), floats(got), floats(want), tolerance);
         }
         match &first {
+            // A GPU's exp2 is another one.
+            Some(_) if name == "cuda" => {}
             Some(first) => assert!(*first == got, "{what}: {name} gives other bits than the first emulation"),
             None => first = Some(got),
         }

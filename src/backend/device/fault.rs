@@ -1,5 +1,6 @@
 //! What a device can do wrong while it works.
 
+use super::{Purpose, Usage};
 use crate::error::{Explain, Explanation};
 use crate::units::format_bytes;
 
@@ -9,6 +10,17 @@ pub enum Fault {
     /// A kernel did not start, or stopped.
     #[error("the GPU kernel {kernel} failed on a grid of {}×{}×{}", grid[0], grid[1], grid[2])]
     Launch {
+        /// The kernel.
+        kernel: &'static str,
+        /// Its grid.
+        grid: [u32; 3],
+        /// What the driver said.
+        reason: String,
+    },
+    /// The device stopped while kernels were running. Kernels run after they are queued, so that the last one queued need not
+    /// be the one that failed.
+    #[error("the GPU stopped; the kernel queued last is {kernel} on a grid of {}×{}×{}", grid[0], grid[1], grid[2])]
+    Stopped {
         /// The kernel.
         kernel: &'static str,
         /// Its grid.
@@ -27,25 +39,43 @@ pub enum Fault {
         reason: String,
     },
     /// No memory is left.
-    #[error("out of GPU memory: {} more are needed, {} of {} are in use", format_bytes(*wanted), format_bytes(*used), format_bytes(*limit))]
+    #[error(
+        "out of GPU memory: {} more are needed, {} of {} are in use",
+        format_bytes(*wanted),
+        format_bytes(usage.used.iter().sum()),
+        format_bytes(usage.limit)
+    )]
     Memory {
         /// The request that failed.
         wanted: u64,
-        /// What is allocated.
-        used: u64,
-        /// What may be allocated.
-        limit: u64,
+        /// What is and may be in use.
+        usage: Usage,
+        /// What the driver said, where it refused what the limit allows.
+        refused: Option<String>,
     },
 }
 
 impl Explain for Fault {
     fn explain(&self) -> Explanation {
+        let again =
+            "checkpoints are intact: run the same command again; if it fails again, check `nvidia-smi` and `ltrain doctor`";
         match self {
-            Self::Launch { reason, .. } | Self::Copy { reason, .. } => Explanation::new("E504")
+            Self::Launch { reason, .. } | Self::Copy { reason, .. } => {
+                Explanation::new("E504").fact(format!("driver: {reason}")).help(again)
+            }
+            Self::Stopped { reason, .. } => Explanation::new("E504")
                 .fact(format!("driver: {reason}"))
-                .help("checkpoints are intact: run the same command again; if it fails again, check `nvidia-smi` and `ltrain doctor`"),
-            Self::Memory { .. } => {
-                Explanation::new("E402").help("train on shorter chunks (--chunk), with --recompute layers, or on fewer rows at once (--micro-batch)")
+                .fact("it failed itself, or one that was queued before it did")
+                .help(format!("{again}. With CUDA_LAUNCH_BLOCKING=1 in the environment the kernel that failed is named")),
+            Self::Memory { usage, refused, .. } => {
+                let held = Purpose::ALL.into_iter().filter(|p| usage.used[*p as usize] > 0);
+                let e = held.fold(Explanation::new("E402"), |e, purpose| {
+                    e.fact(format!("{:<32} {:>10}", purpose.name(), format_bytes(usage.used[purpose as usize])))
+                });
+                let e = refused.iter().fold(e, |e, reason| {
+                    e.fact(format!("driver: {reason}, within the limit: `nvidia-smi` shows who else uses the GPU"))
+                });
+                e.help("train on shorter rows (--seq-len), on fewer at once (--micro-batch), or with --recompute layers")
             }
         }
     }

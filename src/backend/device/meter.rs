@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Fault, Kernel, Launcher, Memory};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What memory is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Purpose {
 pub type Bytes = [u64; Purpose::ALL.len()];
 
 /// What was counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// In use now.
     pub used: Bytes,
@@ -76,8 +76,7 @@ pub struct Metered<L> {
 impl<L> Metered<L> {
     /// Counts `inner`, which may use `limit` bytes.
     pub fn new(inner: L, limit: u64) -> Self {
-        let nothing = [0; Purpose::ALL.len()];
-        Self { inner, usage: Mutex::new(Usage { used: nothing, at_peak: nothing, limit }) }
+        Self { inner, usage: Mutex::new(Usage { limit, ..Usage::default() }) }
     }
 
     /// What is counted.
@@ -113,14 +112,22 @@ impl<L: Launcher> Memory for Metered<L> {
             let mut usage = self.counters();
             let (wanted, used) = (rounded(bytes), usage.used.iter().sum::<u64>());
             if used + wanted > usage.limit {
-                return Err(Fault::Memory { wanted, used, limit: usage.limit }.into());
+                return Err(Fault::Memory { wanted, usage: *usage, refused: None }.into());
             }
             usage.used[purpose as usize] += wanted;
             if used + wanted > usage.peak() {
                 usage.at_peak = usage.used;
             }
         }
-        self.inner.alloc(bytes, purpose).inspect_err(|_| self.give_back(bytes, purpose))
+        self.inner.alloc(bytes, purpose).map_err(|error| {
+            self.give_back(bytes, purpose);
+            match error {
+                Error::Fault(Fault::Memory { wanted, refused, .. }) => {
+                    Fault::Memory { wanted, usage: self.usage(), refused }.into()
+                }
+                other => other,
+            }
+        })
     }
 
     unsafe fn free(&self, address: u64, bytes: usize, purpose: Purpose) {

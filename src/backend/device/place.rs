@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::{Device, Launcher, Purpose, blocks, input, kernels as k};
+use super::{Device, Launcher, Purpose, Usage, blocks, input, kernels as k};
 use crate::error::Result;
 use crate::ops::place::PlaceKernels;
 use crate::tensor::{Buffer, Dtype, Shape, Tensor};
@@ -45,6 +45,10 @@ impl<L: Launcher> PlaceKernels for Device<L> {
 
     fn rounds(&self) -> bool {
         true
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        Some(self.launcher().usage())
     }
 }
 

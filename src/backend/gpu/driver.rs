@@ -1,4 +1,5 @@
-//! The driver's C interface, as far as finding a GPU needs it.
+//! The driver's C interface, as far as finding a GPU needs it. [`cudarc`], which does the work afterwards, panics where there is
+//! no driver and looks for it in fewer places; here every reason is an error of its own.
 #![allow(unsafe_code, reason = "this module calls the CUDA driver")]
 
 use std::ffi::{CStr, c_char, c_int, c_uint};
@@ -19,12 +20,14 @@ pub fn probe() -> GpuStatus {
     }
     let cuda = call.version()?;
     if cuda < NEEDED {
-        return Err(DeviceError::TooOld { supports: cuda });
+        return Err(DeviceError::TooOld { supports: cuda, needs: NEEDED });
     }
     let gpus = (0..call.count()?).map(|ordinal| call.gpu(ordinal)).collect::<Result<Vec<_>, _>>()?;
     if gpus.is_empty() {
         return Err(DeviceError::NoDevice { library, visible: visible() });
     }
+    // It stays loaded: whoever asks for it by its name gets this one, wherever it was found.
+    std::mem::forget(driver);
     Ok(Driver { library, cuda, gpus })
 }
 
@@ -113,7 +116,7 @@ impl Calls<'_> {
         self.checked(unsafe { memory(&mut bytes, device) })?;
         let name = CStr::from_bytes_until_nul(&text).map_or("?".into(), |s| s.to_string_lossy().into_owned());
         let capability = Version { major: self.attribute(75, device)?, minor: self.attribute(76, device)? };
-        Ok(Gpu { name, capability, memory: bytes as u64 })
+        Ok(Gpu { ordinal: ordinal.unsigned_abs(), name, capability, memory: bytes as u64 })
     }
 
     /// 75 and 76 are the major and minor compute capability.

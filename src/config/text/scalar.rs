@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Length, ModelSource, PositionMethod, Resume, Source, Warmup};
+use super::{Length, ModelSource, PositionMethod, Resume, Size, Source, Warmup};
 use crate::backend::gpu::Gpus;
 use crate::config::choices::{Attention, Export, NanPolicy, Preset, Progress, Task};
 use crate::data::{Columns, Holdout};
@@ -91,6 +91,7 @@ as_text!(
     Resume,
     RopeKind,
     Shape,
+    Size,
     Source,
     Storage,
     Task,

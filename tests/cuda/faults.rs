@@ -1,0 +1,136 @@
+//! Runs whose device fails: what is said, and that nothing but the steps since the last checkpoint is lost.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::fake::{Driver, usable};
+use ltrain::backend::Device;
+use ltrain::backend::cuda::Launches;
+use ltrain::backend::device::KERNELS;
+use ltrain::backend::gpu::Place;
+use ltrain::checkpoint;
+use ltrain::config::{ModelInfo, RunConfig, Settings};
+use ltrain::error::{Error, Explain as _, Shown};
+use ltrain::run::{self, Ending};
+use tempfile::TempDir;
+
+/// A model whose training step launches every kernel and takes the emulation a moment.
+const MODEL: &str = r#"{
+  "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 256, "hidden_size": 64, "intermediate_size": 96,
+  "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "hidden_act": "silu",
+  "max_position_embeddings": 64, "initializer_range": 0.05, "rms_norm_eps": 1e-05, "rope_theta": 10000.0,
+  "tie_word_embeddings": true, "bos_token_id": 0, "eos_token_id": 1, "torch_dtype": "float32"
+}"#;
+
+/// A folder for runs.
+struct Runs(TempDir);
+
+impl Runs {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("model.json"), MODEL).unwrap();
+        Self(dir)
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn config(&self, out: &str) -> RunConfig {
+        let words = [
+            format!("init={}", self.at("model.json").display()),
+            format!("tokenizer={}/assets/tiny", env!("CARGO_MANIFEST_DIR")),
+            format!("out={}", self.at(out).display()),
+            format!("cache={}", self.at("cache").display()),
+            "data=synthetic:facts-64 seq_len=32 micro_batch=1 accum=1 steps=6 save_every=2 warmup=1".into(),
+            "schedule=constant eval=none progress=quiet".into(),
+        ];
+        let words: Vec<String> = words.iter().flat_map(|w| w.split(' ')).map(str::to_owned).collect();
+        let settings = Settings::assigned(&words).unwrap();
+        RunConfig::resolve(&settings, &ModelInfo::read(&settings).unwrap()).unwrap()
+    }
+
+    /// Trains on the driver's device.
+    fn train(&self, driver: &Driver, out: &str, limit: u64) -> ltrain::Result<Ending> {
+        let device = Device::new(driver.open(KERNELS, Launches::Queued).unwrap(), limit);
+        run::train(&self.config(out), &Place::Gpu(usable()), &device, "a test")
+    }
+
+    fn weights(&self, out: &str) -> Vec<u8> {
+        fs::read(self.at(out).join("merged/model.safetensors")).unwrap()
+    }
+}
+
+/// Steps of the newest complete checkpoint; every checkpoint must be complete.
+fn saved(run: &Path) -> u64 {
+    let (newest, rejected) = checkpoint::newest(run).unwrap();
+    assert_eq!(rejected, [] as [String; 0]);
+    newest.map_or(0, |path| checkpoint::step_of(&path).unwrap())
+}
+
+#[test]
+fn a_device_that_fails_in_mid_run_costs_no_more_than_the_steps_since_the_last_checkpoint() {
+    let driver = Driver::new();
+    let runs = Runs::new();
+    assert_eq!(runs.train(&driver, "whole", u64::MAX).unwrap(), Ending::Finished);
+    let kernels = driver.calls("kernel");
+    assert!(kernels > 100, "six steps are many kernels: {kernels}");
+    for (call, share, code, says) in [
+        ("kernel", 0.9, 700, "CUDA_ERROR_ILLEGAL_ADDRESS"),
+        ("cuLaunchKernel", 0.6, 1, "failed on a grid of"),
+        ("cuMemcpyHtoDAsync_v2", 0.7, 1, "could not write"),
+    ] {
+        driver.reset();
+        let all = if call == "kernel" || call == "cuLaunchKernel" { kernels } else { 60 };
+        driver.fail(call, (f64::from(all) * share) as i32, code);
+        let error = runs.train(&driver, call, u64::MAX).unwrap_err();
+        let text = Shown(&error).to_string();
+        assert!(text.starts_with("error[E504]") && text.contains(says) && text.contains("checkpoints are intact"), "{text}");
+        assert_eq!(error.explain().exit_code(), 5);
+        let step = saved(&runs.at(call));
+        assert!((2..6).contains(&step), "{call}: stopped after step {step}");
+
+        driver.reset();
+        assert_eq!(runs.train(&driver, call, u64::MAX).unwrap(), Ending::Finished);
+        assert_eq!(runs.weights(call), runs.weights("whole"), "{call}");
+    }
+}
+
+#[test]
+fn a_run_that_does_not_fit_is_refused_before_anything_is_read() {
+    let driver = Driver::new();
+    let runs = Runs::new();
+    let error = runs.train(&driver, "run", 100_000).unwrap_err();
+    assert!(matches!(error, Error::Memory(_)), "{}", Shown(&error));
+    assert_eq!(error.explain().exit_code(), 4);
+    assert_eq!(driver.calls("cuMemAllocAsync"), 0);
+}
+
+#[test]
+fn memory_that_runs_out_anywhere_says_what_holds_it_and_leaves_checkpoints_alone() {
+    let driver = Driver::new();
+    let runs = Runs::new();
+    runs.train(&driver, "whole", u64::MAX).unwrap();
+    let allocations = driver.calls("cuMemAllocAsync");
+    // While weights are loaded, in the first step, in the fifth.
+    for (out, nth, least, held) in [
+        ("load", 3, 0, "weights (bf16)"),
+        ("first", allocations / 12, 0, "activations"),
+        ("later", allocations * 3 / 4, 2, "master weights"),
+    ] {
+        driver.reset();
+        // The driver is asked once more after unused memory is given back.
+        driver.fail("cuMemAllocAsync", nth, 2);
+        driver.fail("cuMemAllocAsync", nth + 1, 2);
+        let error = runs.train(&driver, out, u64::MAX).unwrap_err();
+        let text = Shown(&error).to_string();
+        assert!(text.starts_with("error[E402]: out of GPU memory") && text.contains(held), "{out}: {text}");
+        assert!(text.contains("driver: CUDA_ERROR_OUT_OF_MEMORY") && text.contains("\n  help: "), "{out}: {text}");
+        assert_eq!(error.explain().exit_code(), 4);
+        assert!(saved(&runs.at(out)) >= least, "{out}");
+
+        driver.reset();
+        assert_eq!(runs.train(&driver, out, u64::MAX).unwrap(), Ending::Finished);
+        assert_eq!(runs.weights(out), runs.weights("whole"), "{out}");
+    }
+}

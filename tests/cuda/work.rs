@@ -1,0 +1,256 @@
+//! A device at work: copies, kernels, memory, faults.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use crate::fake::Driver;
+use ltrain::backend::cuda::{Cuda, Launches};
+use ltrain::backend::device::{Fault, KERNELS, Kernel, Launcher as _, Memory, Metered, Purpose};
+use ltrain::backend::{Device, Emu, EmuMode};
+use ltrain::error::{Error, Explain as _, Shown};
+use ltrain::tensor::{Buffer, Tensor};
+
+const WORK: Purpose = Purpose::Activations;
+
+fn bytes(n: usize, seed: u64) -> Vec<u8> {
+    (0..n as u64).map(|i| ((i * i + seed) >> 3) as u8).collect()
+}
+
+/// A kernel that does nothing on this driver.
+static NOTHING: Kernel = Kernel { name: "nothing", file: "nothing", threads: 64, shared: 100 << 10, params: &[8, 4] };
+static TOO_LARGE: Kernel = Kernel { name: "too_large", file: "nothing", threads: 64, shared: 200 << 10, params: &[8] };
+
+fn launch(cuda: &Cuda, kernel: &'static Kernel, grid: [u32; 3]) -> ltrain::Result<()> {
+    let (mut address, mut n) = (0u64, 7i32);
+    let mut args: [*mut c_void; 2] = [(&raw mut address).cast(), (&raw mut n).cast()];
+    unsafe { cuda.launch(kernel, grid, &mut args) }
+}
+
+fn fault(error: Error) -> Fault {
+    match error {
+        Error::Fault(fault) => fault,
+        other => panic!("{}", Shown(&other)),
+    }
+}
+
+#[test]
+fn copies_arrive_whatever_their_size_and_however_late() {
+    let driver = Driver::new();
+    let cuda = driver.open(&[], Launches::Queued).unwrap();
+    // More than the pinned memory holds, in one and in many pieces, all under way at once.
+    let sizes = [1, 3, 255, 257, 70 << 20, 16 << 20, (16 << 20) + 1].into_iter().chain((0..3000).map(|i| 1 + i * 7 % 5000));
+    let mut blocks = Vec::new();
+    for (i, n) in sizes.enumerate() {
+        let content = bytes(n, i as u64);
+        let address = cuda.alloc(n, WORK).unwrap();
+        unsafe { cuda.upload(address, &content).unwrap() };
+        blocks.push((address, content));
+    }
+    for (address, content) in &blocks {
+        let mut back = vec![0; content.len()];
+        unsafe { cuda.download(*address, &mut back).unwrap() };
+        assert!(back == *content, "{} bytes", content.len());
+    }
+    let [(a, content), (b, _)] = [&blocks[5], &blocks[6]];
+    let n = content.len();
+    let mut back = vec![1; n + 1];
+    unsafe {
+        cuda.copy(*b, *a, n).unwrap();
+        cuda.zero(*a, n).unwrap();
+        cuda.download(*b, &mut back).unwrap();
+        assert!(back[..n] == *content);
+        cuda.download(*a, &mut back[..n]).unwrap();
+        assert!(back[..n].iter().all(|&v| v == 0));
+    }
+    for (address, content) in blocks {
+        unsafe { cuda.free(address, content.len(), WORK) };
+    }
+    drop(cuda);
+    assert_eq!(driver.live(), 0);
+}
+
+#[test]
+fn nothing_is_waited_for_until_results_are_read() {
+    let driver = Driver::new();
+    let cuda = driver.open(&[&NOTHING], Launches::Queued).unwrap();
+    let before = driver.calls("cuStreamSynchronize");
+    let address = cuda.alloc(1000, WORK).unwrap();
+    for _ in 0..100 {
+        unsafe { cuda.upload(address, &[1; 1000]).unwrap() };
+        launch(&cuda, &NOTHING, [3, 1, 1]).unwrap();
+    }
+    assert_eq!((driver.calls("cuLaunchKernel"), driver.calls("kernel")), (100, 0));
+    assert_eq!(driver.calls("cuStreamSynchronize") + driver.calls("cuEventSynchronize"), before);
+    unsafe { cuda.download(address, &mut [0; 1000]).unwrap() };
+    assert_eq!((driver.calls("kernel"), driver.calls("cuStreamSynchronize")), (100, before + 1));
+    assert_eq!(driver.threshold(), u64::MAX, "memory stays between steps");
+    unsafe { cuda.free(address, 1000, WORK) };
+}
+
+#[test]
+fn awaited_launches_run_one_by_one() {
+    let driver = Driver::new();
+    let cuda = driver.open(&[&NOTHING], Launches::Awaited).unwrap();
+    for n in 1..=3 {
+        launch(&cuda, &NOTHING, [1, 1, 1]).unwrap();
+        assert_eq!(driver.calls("kernel"), n);
+    }
+}
+
+#[test]
+fn a_kernel_that_needs_more_shared_memory_than_there_is_says_so_when_it_is_launched() {
+    let driver = Driver::new();
+    let cuda = driver.open(&[&NOTHING, &TOO_LARGE], Launches::Queued).unwrap();
+    let error = launch(&cuda, &TOO_LARGE, [1, 1, 1]).unwrap_err();
+    let text = Shown(&error).to_string();
+    assert!(text.starts_with("error[E504]") && text.contains("too_large needs 204800 bytes of shared memory"), "{text}");
+    launch(&cuda, &NOTHING, [1, 1, 1]).unwrap();
+}
+
+#[test]
+fn a_launch_that_is_refused_is_named_with_its_grid() {
+    let driver = Driver::new();
+    let cuda = driver.open(&[&NOTHING], Launches::Queued).unwrap();
+    let error = fault(launch(&cuda, &NOTHING, [3, 70_000, 1]).unwrap_err());
+    let reason = "CUDA_ERROR_INVALID_VALUE (as the test wanted)".into();
+    assert_eq!(error, Fault::Launch { kernel: "nothing", grid: [3, 70_000, 1], reason });
+    assert_eq!(error.explain().exit_code(), 5);
+}
+
+#[test]
+fn a_kernel_that_fails_later_stops_everything_and_is_told_once_and_for_all() {
+    let driver = Driver::new();
+    let cuda = driver.open(&[&NOTHING], Launches::Queued).unwrap();
+    let address = cuda.alloc(64, WORK).unwrap();
+    driver.fail("kernel", 2, 700);
+    for grid in [[1, 1, 1], [2, 1, 1], [3, 1, 1]] {
+        launch(&cuda, &NOTHING, grid).unwrap();
+    }
+    let first = fault(unsafe { cuda.download(address, &mut [0; 64]) }.unwrap_err());
+    let reason = "CUDA_ERROR_ILLEGAL_ADDRESS (as the test wanted)".to_string();
+    assert_eq!(first, Fault::Stopped { kernel: "nothing", grid: [3, 1, 1], reason });
+    let text = Shown(&first.clone().into()).to_string();
+    assert!(text.contains("CUDA_LAUNCH_BLOCKING=1") && text.contains("3×1×1"), "{text}");
+
+    let calls = driver.calls("cuMemAllocAsync");
+    assert_eq!(fault(cuda.alloc(64, WORK).unwrap_err()), first);
+    assert_eq!(fault(launch(&cuda, &NOTHING, [1, 1, 1]).unwrap_err()), first);
+    assert_eq!(fault(unsafe { cuda.upload(address, &[0; 64]) }.unwrap_err()), first);
+    unsafe { cuda.free(address, 64, WORK) };
+    drop(cuda);
+    assert_eq!((driver.calls("cuMemAllocAsync"), driver.calls("cuMemFreeAsync")), (calls, 0), "a lost device is asked nothing");
+}
+
+#[test]
+fn an_awaited_kernel_that_fails_is_the_one_that_is_named() {
+    let driver = Driver::new();
+    let cuda = driver.open(&[&NOTHING], Launches::Awaited).unwrap();
+    driver.fail("kernel", 2, 700);
+    launch(&cuda, &NOTHING, [1, 1, 1]).unwrap();
+    let reason = "CUDA_ERROR_ILLEGAL_ADDRESS (as the test wanted)".into();
+    let error = fault(launch(&cuda, &NOTHING, [2, 1, 1]).unwrap_err());
+    assert_eq!(error, Fault::Launch { kernel: "nothing", grid: [2, 1, 1], reason });
+}
+
+#[test]
+fn a_copy_that_fails_by_itself_is_named() {
+    let driver = Driver::new();
+    let cuda = driver.open(&[&NOTHING], Launches::Queued).unwrap();
+    let address = cuda.alloc(64, WORK).unwrap();
+    launch(&cuda, &NOTHING, [1, 1, 1]).unwrap();
+    driver.fail("cuMemcpyDtoHAsync_v2", 1, 1);
+    let reason = "CUDA_ERROR_INVALID_VALUE (as the test wanted)".into();
+    let error = fault(unsafe { cuda.download(address, &mut [0; 64]) }.unwrap_err());
+    assert_eq!(error, Fault::Copy { action: "read", bytes: 64, reason });
+}
+
+#[test]
+fn memory_is_limited_before_the_driver_is_asked() {
+    let driver = Driver::new();
+    let cuda = Arc::new(Metered::new(driver.open(&[], Launches::Queued).unwrap(), 4096));
+    let weights = cuda.alloc(2000, Purpose::Weights).unwrap();
+    let calls = driver.calls("cuMemAllocAsync");
+    let error = cuda.alloc(3000, WORK).unwrap_err();
+    let text = Shown(&error).to_string();
+    assert!(text.starts_with("error[E402]: out of GPU memory: 3.0 KiB more are needed, 2.0 KiB of 4.0 KiB are in use"), "{text}");
+    assert!(text.contains("weights (bf16)") && text.contains("--recompute layers"), "{text}");
+    assert_eq!((error.explain().exit_code(), driver.calls("cuMemAllocAsync")), (4, calls));
+    // Nothing is lost.
+    let rest = cuda.alloc(2000, WORK).unwrap();
+    unsafe {
+        cuda.free(weights, 2000, Purpose::Weights);
+        cuda.free(rest, 2000, WORK);
+    }
+}
+
+#[test]
+fn a_driver_without_memory_is_asked_twice_and_then_quoted() {
+    let driver = Driver::new();
+    driver.capacity(1 << 20);
+    let cuda = Metered::new(driver.open(&[], Launches::Queued).unwrap(), u64::MAX);
+    // Freed pieces of other sizes are in the way until they are given back.
+    let pieces: Vec<u64> = (0..8).map(|_| cuda.alloc(100_000, WORK).unwrap()).collect();
+    for piece in pieces {
+        unsafe { cuda.free(piece, 100_000, WORK) };
+    }
+    let large = cuda.alloc(900_000, WORK).unwrap();
+    let error = cuda.alloc(900_000, Purpose::Loss).unwrap_err();
+    let text = Shown(&error).to_string();
+    assert!(text.contains("driver: CUDA_ERROR_OUT_OF_MEMORY") && text.contains("879.0 KiB of"), "{text}");
+    assert_eq!(error.explain().code, "E402");
+    unsafe { cuda.free(large, 900_000, WORK) };
+    cuda.alloc(900_000, WORK).unwrap();
+}
+
+#[test]
+fn the_limit_is_what_is_free_less_a_margin_and_never_more_than_is_free() {
+    let driver = Driver::new();
+    driver.capacity(3 << 30);
+    let cuda = driver.open(&[], Launches::Queued).unwrap();
+    assert_eq!(cuda.limit(None).unwrap(), 2 << 30);
+    assert_eq!(cuda.limit(Some(5 << 29)).unwrap(), 5 << 29);
+    let error = cuda.limit(Some(4 << 30)).unwrap_err();
+    let text = Shown(&error).to_string();
+    assert!(text.starts_with("error[E401]: --mem-limit asks for 4.0 GiB, NVIDIA Imaginary has 3.0 GiB free"), "{text}");
+}
+
+#[test]
+fn a_device_that_does_not_start_says_where() {
+    let driver = Driver::new();
+    for (call, code, says) in [
+        ("cuDevicePrimaryCtxRetain", 2, "error 2 (CUDA_ERROR_OUT_OF_MEMORY: another process"),
+        ("cuStreamCreate", 46, "error 46 (CUDA_ERROR_DEVICE_UNAVAILABLE)"),
+        ("cuMemPoolSetAttribute", 801, "this GPU or driver has no memory pools"),
+        ("cuModuleLoadData", 222, "the CUDA driver refuses the kernels of nothing.cu for sm_80"),
+        ("cuModuleGetFunction", 500, "the CUDA driver refuses the kernels of nothing.cu for sm_80"),
+        ("cuMemHostAlloc", 2, "error 2"),
+    ] {
+        driver.fail(call, 1, code);
+        let error = driver.open(&[&NOTHING], Launches::Queued).unwrap_err();
+        let text = Shown(&error).to_string();
+        assert!(text.starts_with("error[E501]") && text.contains(says), "{call}: {text}");
+        driver.reset();
+    }
+}
+
+#[test]
+fn kernels_give_the_same_bits_through_the_driver_as_on_the_emulation() {
+    let driver = Driver::new();
+    let cuda = Device::new(driver.open(KERNELS, Launches::Queued).unwrap(), u64::MAX);
+    let emu = Device::new(Emu::new(EmuMode::Eager), u64::MAX);
+    let value = |i: usize| (0.37 * i as f64).sin() as f32;
+    let ramp = |n: usize, shape: &[usize]| Tensor::f32((0..n).map(value).collect(), shape.to_vec());
+    let (x, w) = (ramp(37 * 136, &[37, 136]), ramp(136, &[136]));
+    let run = |k: &dyn ltrain::backend::Kernels| {
+        let (x, w) = (k.place(&x).unwrap(), k.place(&w).unwrap());
+        let (y, rstd) = k.rms_norm_fwd(&x, &w, 1e-5).unwrap();
+        let (dx, dw) = k.rms_norm_bwd(&y, &x, &w, &rstd, Some(&x), true).unwrap();
+        [y, rstd, dx, dw.unwrap()].map(|t| {
+            assert!(matches!(t.buffer(), Buffer::Device(_)));
+            t.to_host_f32().unwrap()
+        })
+    };
+    assert_eq!(run(&cuda), run(&emu));
+    drop(cuda);
+    assert_eq!(driver.live(), 0, "everything is given back");
+}
