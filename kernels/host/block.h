@@ -44,6 +44,7 @@ struct Warp {
     uint32_t ready;   // lanes that can run
     uint32_t exists;  // lanes that the block has
     uint32_t live;    // lanes that have not returned
+    uint32_t open;    // meetings under way
     Meeting meeting[kMeetings];
 };
 
@@ -131,6 +132,12 @@ SIMT_NOT_INSTRUMENTED static inline void meet(const Collective& op, uint32_t mas
     Warp& warp = block->warp[fiber->warp];
     Meeting& m = warp.meeting[0];
     const uint32_t lane = fiber->lane, bit = 1u << lane;
+    if (warp.open == 0 && mask == warp.live && !block->random) {
+        warp.open = 1;
+        m.mask = mask;
+        m.arrived = 0;
+        m.what = &op;
+    }
     if (__builtin_expect(m.mask == mask && m.what == &op && !block->random, 1)) {
         const uint32_t arrived = m.arrived | bit;
         if (arrived == mask) {
@@ -138,6 +145,7 @@ SIMT_NOT_INSTRUMENTED static inline void meet(const Collective& op, uint32_t mas
             m.arrived = arrived;
             op.run(m.args, mask);
             m.mask = 0;
+            warp.open--;
             warp.ready |= mask;
             block->collectives++;
             return;
@@ -148,6 +156,7 @@ SIMT_NOT_INSTRUMENTED static inline void meet(const Collective& op, uint32_t mas
             m.arrived = arrived;
             fiber->waits_in = op.name;
             fiber->object = mask;
+            fiber->detail = 0;
             warp.ready = others;
             block->switches++;
             const uint32_t later = others & -(bit << 1);

@@ -76,7 +76,10 @@ size_t page_size() {
     return size;
 }
 
-size_t stack_stride() { return kStackSize + page_size(); }
+size_t stack_stride() {
+    static const size_t stride = kStackSize + page_size();
+    return stride;
+}
 
 static uint8_t* reserve(size_t bytes, int protection, const char* what) {
     void* p = mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -28,7 +28,7 @@ struct Cell {
 struct Race {
     uint32_t stride;               // entries of one thread's clocks
     Clocks known;                  // of thread t: known[t * stride ...]
-    Clocks fenced;                 // the same at its last fence.proxy.async
+    Clocks fenced;                 // the same at its last fence.proxy.async; empty before the first of the block
     uint32_t agent_clock[kAgents];
     Cell cells[kArena / kCell + 1];
 
@@ -47,7 +47,7 @@ void race_block(Worker& w) {
     const uint32_t threads = w.block.threads;
     r.stride = threads + kAgents;
     r.known.assign((size_t)threads * r.stride, 0);
-    r.fenced.assign((size_t)threads * r.stride, 0);
+    r.fenced.clear();
     for (uint32_t i = 0; i < threads; i++) {
         r.of(i)[i] = 1;
     }
@@ -123,6 +123,7 @@ void race_agent_arrives(Clocks& into, uint32_t agent, uint32_t clock) {
 void proxy_fence() {
     Race& r = *worker().race;
     const uint32_t thread = here.fiber->thread;
+    r.fenced.resize(r.known.size());
     memcpy(&r.fenced[(size_t)thread * r.stride], r.of(thread), r.stride * sizeof(uint32_t));
     r.of(thread)[thread]++;  // later writes are not covered
 }
@@ -177,8 +178,9 @@ static void look(uint32_t address, uint32_t bytes, Access access, uint32_t me, u
             race_on_shared(name, "write", i * kCell, c.writer);
         }
         if (async && c.write_clock && !c.written_async) {
-            const uint32_t by_writer = r.fenced[(size_t)c.writer * r.stride + c.writer];
-            const uint32_t by_this = r.fenced[(size_t)thread * r.stride + c.writer];
+            const bool fences = !r.fenced.empty();
+            const uint32_t by_writer = fences ? r.fenced[(size_t)c.writer * r.stride + c.writer] : 0;
+            const uint32_t by_this = fences ? r.fenced[(size_t)thread * r.stride + c.writer] : 0;
             if (c.write_clock > by_writer && c.write_clock > by_this) {
                 char place[100];
                 place_of(i * kCell, place, sizeof(place));

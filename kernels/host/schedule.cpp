@@ -93,22 +93,14 @@ static void describe_wait(Worker& w, const Fiber& f) {
 
 // ---- turns ----
 
+// The upper half of a linear congruential generator: one step per turn must not be noticed.
 uint32_t random_bits(Block& b) {
-    b.rng ^= b.rng << 13;
-    b.rng ^= b.rng >> 7;
-    b.rng ^= b.rng << 17;
-    return (uint32_t)(b.rng >> 16);
+    b.rng = b.rng * 6364136223846793005ull + 1442695040888963407ull;
+    return (uint32_t)(b.rng >> 32);
 }
 
 // The next fiber after this lane that can run, first in the same warp.
-static Fiber* pick(Block& b, uint32_t warp, uint32_t lane) {
-    if (b.random) {
-        constexpr uint32_t kStay = 8;  // a warp keeps its turn so many times on average
-        if (random_bits(b) % kStay == 0) {
-            warp = random_bits(b) % b.warps;
-        }
-        lane = random_bits(b) % kWarpSize;
-    }
+static Fiber* pick_from(Block& b, uint32_t warp, uint32_t lane) {
     for (uint32_t i = 0; i < b.warps; i++) {
         if (const uint32_t ready = b.warp[warp].ready) {
             const uint32_t later = i == 0 ? ready & ~((2u << lane) - 1) : 0;
@@ -121,18 +113,28 @@ static Fiber* pick(Block& b, uint32_t warp, uint32_t lane) {
     return nullptr;
 }
 
-// Gives the turn away. Background work comes when nobody can run, or at random.
-void give_turn(Block& b) {
-    constexpr uint32_t kBackground = 64;
-    Worker& w = *b.worker;
-    Fiber* self = here.fiber;
-    if (__builtin_expect(b.random && random_bits(b) % kBackground == 0, 0)) {
-        tma_step(w);
+// Any fiber that can run. A warp keeps its turn for a while, and at times background work has its own.
+static Fiber* pick_at_random(Block& b, uint32_t warp) {
+    constexpr uint32_t kStay = 8, kBackground = 64;
+    uint32_t draw = random_bits(b);
+    const uint32_t lane = draw % kWarpSize;
+    draw /= kWarpSize;
+    if (draw % kBackground == 0) {
+        tma_step(*b.worker);
     }
+    if (draw % kStay == 1) {
+        warp = draw / kBackground % b.warps;
+    }
+    return pick_from(b, warp, lane);
+}
+
+// Gives the turn away. In fixed order background work comes when nobody can run.
+void give_turn(Block& b) {
+    Fiber* const self = here.fiber;
     Fiber* next;
-    while (!(next = pick(b, self->warp, self->lane))) {
-        if (!tma_step(w)) {
-            report_deadlock(w);
+    while (!(next = b.random ? pick_at_random(b, self->warp) : pick_from(b, self->warp, self->lane))) {
+        if (!tma_step(*b.worker)) {
+            report_deadlock(*b.worker);
         }
     }
     if (next == self) {
@@ -140,7 +142,7 @@ void give_turn(Block& b) {
     }
     b.switches++;
     here.fiber = next;
-    SIMT_C(switch)(&self->sp, next->sp);
+    switch_stack(&self->sp, next->sp);
 }
 
 void block_on(const char* name, uint32_t object, uint32_t detail) {
@@ -165,15 +167,21 @@ void meet_slowly(const Collective& op, uint32_t mask, void* args) {
     if (mask & ~warp.live) {
         fail("%s: mask 0x%08x names lanes that have returned or never were (live: 0x%08x)", op.name, mask, warp.live);
     }
-    Meeting* m = warp.meeting;
-    Meeting* const end = m + kMeetings;
-    while (m < end && m->mask && m->mask != mask) {
-        m++;
+    Meeting* m = nullptr;
+    for (Meeting& other : warp.meeting) {
+        if (other.mask == mask) {
+            m = &other;
+            break;
+        }
+        if (!other.mask && !m) {
+            m = &other;
+        }
     }
-    if (m == end) {
+    if (!m) {
         fail("%s: more than %d masks under way in one warp", op.name, kMeetings);
     }
     if (!m->mask) {
+        warp.open++;
         m->mask = mask;
         m->arrived = 0;
         m->what = &op;
@@ -189,6 +197,7 @@ void meet_slowly(const Collective& op, uint32_t mask, void* args) {
     }
     op.run(m->args, mask);
     m->mask = 0;
+    warp.open--;
     warp.ready |= mask;
     b.collectives++;
     if (b.random) {
@@ -234,7 +243,7 @@ static void begin(Worker& w, const Launch& launch, uint64_t index) {
     b.grid = grid;
     b.lazy = launch.mode.lazy != 0;
     b.random = launch.mode.random != 0;
-    b.rng = (launch.mode.seed + index) * 0x9E3779B97F4A7C15ull | 1;
+    b.rng = (launch.mode.seed + index) * 0x9E3779B97F4A7C15ull;
     b.switches = b.collectives = 0;
 
     // Static memory first, then dynamic, whose end is as near to the guard page as its alignment allows.
@@ -257,6 +266,7 @@ static void begin(Worker& w, const Launch& launch, uint64_t index) {
         Warp& warp = b.warp[i];
         const uint32_t lanes = kernel.threads - i * kWarpSize;
         warp.exists = warp.live = warp.ready = lanes < kWarpSize ? (1u << lanes) - 1 : kFullMask;
+        warp.open = 0;
         for (Meeting& m : warp.meeting) {
             m.mask = 0;
         }
@@ -280,7 +290,7 @@ bool run_block(Worker& w, const Launch& launch, uint64_t index) {
     w.launch = &launch;
     begin(w, launch, index);
     here.block = &w.block;
-    here.fiber = w.block.random ? pick(w.block, 0, 0) : &w.fibers[0];
+    here.fiber = w.block.random ? pick_at_random(w.block, 0) : &w.fibers[0];
     SIMT_C(switch)(&w.main_sp, here.fiber->sp);
     here.fiber = nullptr;
     here.block = nullptr;

@@ -113,9 +113,10 @@ KERNEL(kBlock) conform_named_barriers(uint32_t* y, const uint32_t* x) {
     }
 }
 
-// y[k, lane]: __shfl_sync from 5 lane + 3, xor 5, up 3, down 3, in segments of `width`; then xor 2 among even lanes only
+// y[k, lane]: __shfl_sync from 5 lane + 3, xor 5, up 3, down 3, in segments of `width`; xor 2 among even lanes only; the first
+// and the last lane exchanged while all others wait for both
 KERNEL(kWarp) conform_shuffles(uint32_t* y, const uint32_t* x, int width) {
-    constexpr uint32_t kEven = 0x55555555;
+    constexpr uint32_t kEven = 0x55555555, kEnds = 0x80000001;
     const int lane = threadIdx.x;
     const uint32_t v = x[lane];
     y[lane] = __shfl_sync(~0u, v, 5 * lane + 3, width);
@@ -125,6 +126,10 @@ KERNEL(kWarp) conform_shuffles(uint32_t* y, const uint32_t* x, int width) {
     uint32_t even = v;
     if (lane % 2 == 0) even = __shfl_xor_sync(kEven, v, 2);
     y[4 * kWarp + lane] = even;
+    uint32_t ends = v;
+    if (lane == 0 || lane == kWarp - 1) ends = __shfl_xor_sync(kEnds, v, kWarp - 1);
+    __syncwarp();
+    y[5 * kWarp + lane] = ends;
 }
 
 // y[k, lane]: ballot, any, all of x[lane] != 0, then the ballot of lanes below 16 only
