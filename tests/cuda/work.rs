@@ -19,6 +19,7 @@ fn bytes(n: usize, seed: u64) -> Vec<u8> {
 /// A kernel that does nothing on this driver.
 static NOTHING: Kernel = Kernel { name: "nothing", file: "nothing", threads: 64, shared: 100 << 10, params: &[8, 4] };
 static TOO_LARGE: Kernel = Kernel { name: "too_large", file: "nothing", threads: 64, shared: 200 << 10, params: &[8] };
+static ELSEWHERE: Kernel = Kernel { name: "elsewhere", file: "elsewhere", threads: 64, shared: 0, params: &[8] };
 
 fn launch(cuda: &Cuda, kernel: &'static Kernel, grid: [u32; 3]) -> ltrain::Result<()> {
     let (mut address, mut n) = (0u64, 7i32);
@@ -73,16 +74,17 @@ fn copies_arrive_whatever_their_size_and_however_late() {
 fn nothing_is_waited_for_until_results_are_read() {
     let driver = Driver::new();
     let cuda = driver.open(&[&NOTHING], Launches::Queued).unwrap();
-    let before = driver.calls("cuStreamSynchronize");
+    let waits = || driver.calls("cuStreamSynchronize") + driver.calls("cuEventSynchronize");
+    let before = waits();
     let address = cuda.alloc(1000, WORK).unwrap();
     for _ in 0..100 {
         unsafe { cuda.upload(address, &[1; 1000]).unwrap() };
         launch(&cuda, &NOTHING, [3, 1, 1]).unwrap();
     }
     assert_eq!((driver.calls("cuLaunchKernel"), driver.calls("kernel")), (100, 0));
-    assert_eq!(driver.calls("cuStreamSynchronize") + driver.calls("cuEventSynchronize"), before);
+    assert_eq!(waits(), before);
     unsafe { cuda.download(address, &mut [0; 1000]).unwrap() };
-    assert_eq!((driver.calls("kernel"), driver.calls("cuStreamSynchronize")), (100, before + 1));
+    assert_eq!((driver.calls("kernel"), waits()), (100, before + 1));
     assert_eq!(driver.threshold(), u64::MAX, "memory stays between steps");
     unsafe { cuda.free(address, 1000, WORK) };
 }
@@ -98,12 +100,16 @@ fn awaited_launches_run_one_by_one() {
 }
 
 #[test]
-fn a_kernel_that_needs_more_shared_memory_than_there_is_says_so_when_it_is_launched() {
+fn a_kernel_that_this_gpu_cannot_run_says_so_when_it_is_launched() {
     let driver = Driver::new();
     let cuda = driver.open(&[&NOTHING, &TOO_LARGE], Launches::Queued).unwrap();
-    let error = launch(&cuda, &TOO_LARGE, [1, 1, 1]).unwrap_err();
-    let text = Shown(&error).to_string();
-    assert!(text.starts_with("error[E504]") && text.contains("too_large needs 204800 bytes of shared memory"), "{text}");
+    for (kernel, says) in [
+        (&TOO_LARGE, "it needs 204800 bytes of shared memory per block, NVIDIA Imaginary has 163840"),
+        (&ELSEWHERE, "elsewhere.cu is not compiled for sm_80"),
+    ] {
+        let text = Shown(&launch(&cuda, kernel, [1, 1, 1]).unwrap_err()).to_string();
+        assert!(text.starts_with("error[E504]") && text.contains(says), "{text}");
+    }
     launch(&cuda, &NOTHING, [1, 1, 1]).unwrap();
 }
 
