@@ -245,11 +245,11 @@ impl Test<'_> {
         let weights = Some(Tensor::f32((0..B * T).map(|i| 0.5 + (i % 3) as f32).collect(), [B, T]));
         let targets = Targets { ids, weights };
         let results = [
-            // Logits may be rounded before the softmax.
-            ("cross_entropy", 2.0 * ROUNDING),
-            ("cross_entropy loss", ROUNDING),
+            ("cross_entropy", F32),
+            ("cross_entropy loss", F32),
+            // The gradient of the logits is rounded, and products with it partly cancel.
             ("cross_entropy gradient", 3.0 * ROUNDING),
-            ("cross_entropy weight gradient", 3.0 * ROUNDING),
+            ("cross_entropy weight gradient", 2.0 * ROUNDING),
         ];
         self.compare(results, [ramp([B, T, C], 0.1), ramp([V, C], 0.7)], |k, [h, w]| {
             let out = k.cross_entropy(h, w, &targets, 0.01, [true, true])?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::fake::Driver;
 use ltrain::backend::cuda::{Cuda, Launches};
 use ltrain::backend::device::{Fault, KERNELS, Kernel, Launcher as _, Memory, Metered, Purpose};
+use ltrain::backend::selftest::{Check, self_test};
 use ltrain::backend::{Device, Emu, EmuMode};
 use ltrain::error::{Error, Explain as _, Shown};
 use ltrain::tensor::{Buffer, Tensor};
@@ -237,6 +238,19 @@ fn a_device_that_does_not_start_says_where() {
         assert!(text.starts_with("error[E501]") && text.contains(says), "{call}: {text}");
         driver.reset();
     }
+}
+
+#[test]
+fn every_op_agrees_with_the_cpu_through_the_driver() {
+    let driver = Driver::new();
+    let device = Device::new(driver.open(KERNELS, Launches::Awaited).unwrap(), u64::MAX);
+    let checks = self_test(&device).unwrap();
+    for check in &checks {
+        println!("{:<32} {:.1e} of {:.1e}", check.op, check.error, check.allowed);
+    }
+    assert!(checks.len() > 30 && checks.iter().all(Check::passed));
+    drop(device);
+    assert_eq!(driver.live(), 0);
 }
 
 #[test]
