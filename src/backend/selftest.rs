@@ -90,7 +90,7 @@ fn ramp(shape: impl Into<Shape>, phase: f64) -> Tensor {
 }
 
 fn integers(shape: [usize; 2], value: impl Fn(usize) -> u32) -> Tensor {
-    Tensor::u32((0..shape[0] * shape[1]).map(|i| value(i)).collect(), shape)
+    Tensor::u32((0..shape[0] * shape[1]).map(value).collect(), shape)
 }
 
 struct Test<'a> {
