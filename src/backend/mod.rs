@@ -13,7 +13,7 @@ pub use cpu::Cpu;
 pub use cuda::Cuda;
 pub use device::Device;
 #[cfg(feature = "emu")]
-pub use emu::{Emu, EmuMode};
+pub use emu::{Emu, EmuMode, Swizzle};
 pub use gpu::DeviceError;
 pub use meta::Meta;
 

@@ -314,6 +314,19 @@ fn every_backend_agrees_on_queries_behind_a_cache() {
 }
 
 #[test]
+fn no_queries_have_gradients_of_zero() {
+    let segments = Arc::new(Segments { starts: [vec![], vec![]] });
+    let inputs = [ramp([2, 0, 6, 8], 0.1), ramp([2, 0, 3, 8], 1.7)];
+    parity("attention of nothing", inputs, [0.0; 5], |backend, [q, kv]| {
+        let (o, lse) = backend.attention_fwd(q, kv, kv, &segments, 0.2)?;
+        let qkv = [q, kv, kv].map(Tensor::clone);
+        let saved = AttentionSaved { qkv, o: o.clone(), lse: lse.clone(), segments: Arc::clone(&segments), scale: 0.2 };
+        let [dq, dk, dv] = backend.attention_bwd(q, &saved)?;
+        Ok([o, lse, dq, dk, dv])
+    });
+}
+
+#[test]
 fn a_head_dim_that_kernels_cannot_read_is_refused_with_advice() {
     use ltrain::backend::EmuMode;
     use ltrain::error::{Error, Explain as _};

@@ -2,7 +2,8 @@
 
 use half::bf16;
 
-use super::{Device, In, Launcher, Out, blocks, input, int, kernels as k, vectors};
+use super::kernels::attention_bwd as rows;
+use super::{Device, In, Launcher, Out, Purpose, blocks, input, int, kernels as k, vectors};
 use crate::error::Result;
 use crate::ops::attention::{AttentionKernels, AttentionSaved, Extents, Segments};
 use crate::tensor::{Tensor, TensorError};
@@ -26,10 +27,10 @@ impl Width {
     fn of(head_dim: usize) -> Result<Self> {
         vectors("head_dim", head_dim)?;
         match head_dim {
-            ..=32 => Ok(Self::D32),
-            ..=64 => Ok(Self::D64),
-            ..=96 => Ok(Self::D96),
-            ..=128 => Ok(Self::D128),
+            0..=32 => Ok(Self::D32),
+            33..=64 => Ok(Self::D64),
+            65..=96 => Ok(Self::D96),
+            97..=128 => Ok(Self::D128),
             got => Err(TensorError::Extent { what: "head_dim", needed: "at most 128", got }.into()),
         }
     }
@@ -59,7 +60,7 @@ impl<L: Launcher> AttentionKernels for Device<L> {
         let width = Width::of(extents.head_dim)?;
         let (o, o_out) = self.empty::<bf16>(q.shape())?;
         let (lse, lse_out) = self.empty::<f32>([extents.batch, extents.heads, extents.q_len])?;
-        if o.shape().len() > 0 {
+        if !o.shape().is_empty() {
             let starts = self.integers(&segments.starts.concat())?;
             let (q, k, v, starts) = (input(q)?, input(k)?, input(v)?, input(&starts)?);
             let forward = Forward { o: o_out, lse: lse_out, q, k, v, starts, extents, width, scale };
@@ -79,34 +80,33 @@ impl<L: Launcher> AttentionKernels for Device<L> {
         let e = Extents::of_backward(dout, saved)?;
         let width = Width::of(e.head_dim)?;
         let [q, key, v] = &saved.qkv;
+        key.expect("attention_bwd: k (B,T,Hk,D)", [e.batch, e.q_len, e.kv_heads, e.head_dim])?;
+        if q.shape().is_empty() {
+            let zeros = |x: &Tensor| self.zeros_for::<bf16>(Purpose::Activations, x.shape()).map(|(tensor, _)| tensor);
+            return Ok([zeros(q)?, zeros(key)?, zeros(v)?]);
+        }
         let (dq, dq_out) = self.empty::<bf16>(q.shape())?;
         let (dk, dk_out) = self.empty::<bf16>(key.shape())?;
         let (dv, dv_out) = self.empty::<bf16>(v.shape())?;
-        if dq.shape().len() > 0 {
-            let starts = self.integers(&saved.segments.starts.concat())?;
-            let (delta, delta_out) = self.empty::<f32>([e.batch, e.heads, e.q_len])?;
-            let (dout, q, key, v, o) = (input(dout)?, input(q)?, input(key)?, input(v)?, input(&saved.o)?);
-            let (lse, delta, starts) = (input(&saved.lse)?, input(&delta)?, input(&starts)?);
-            let (l, n) = (self.launcher(), [e.heads, e.kv_heads, e.q_len, e.head_dim].map(int));
-            let [heads, kv_heads, tokens, head_dim] = n;
-            let grid = |rows: usize, heads: usize| [blocks(e.q_len.div_ceil(rows)), blocks(heads), blocks(e.batch)];
-            use k::attention_bwd::{DELTA_ROWS, KEY_ROWS32, KEY_ROWS64, KEY_ROWS96, KEY_ROWS128};
-            use k::attention_bwd::{QUERY_ROWS32, QUERY_ROWS64, QUERY_ROWS96, QUERY_ROWS128};
-            let by_queries = grid(width.pick([QUERY_ROWS32, QUERY_ROWS64, QUERY_ROWS96, QUERY_ROWS128]), e.heads);
-            let by_keys = grid(width.pick([KEY_ROWS32, KEY_ROWS64, KEY_ROWS96, KEY_ROWS128]), e.kv_heads);
-            let for_q =
-                width.pick([k::attention_bwd_q_d32, k::attention_bwd_q_d64, k::attention_bwd_q_d96, k::attention_bwd_q_d128]);
-            let for_kv =
-                width.pick([k::attention_bwd_kv_d32, k::attention_bwd_kv_d64, k::attention_bwd_kv_d96, k::attention_bwd_kv_d128]);
-            let scale = saved.scale;
-            // SAFETY: all inputs have the extents, which were checked; delta and the gradients were made for them.
-            unsafe {
-                k::attention_bwd_delta(l, grid(DELTA_ROWS, e.heads), delta_out, dout, o, heads, tokens, head_dim)?;
-                for_q(l, by_queries, dq_out, dout, q, key, v, lse, delta, starts, heads, kv_heads, tokens, head_dim, scale)?;
-                for_kv(
-                    l, by_keys, dk_out, dv_out, dout, q, key, v, lse, delta, starts, heads, kv_heads, tokens, head_dim, scale,
-                )?;
-            }
+        let (delta, delta_out) = self.empty::<f32>([e.batch, e.heads, e.q_len])?;
+        let starts = self.integers(&saved.segments.starts.concat())?;
+        let (dout, q, key, v, o) = (input(dout)?, input(q)?, input(key)?, input(v)?, input(&saved.o)?);
+        let (lse, delta, starts) = (input(&saved.lse)?, input(&delta)?, input(&starts)?);
+
+        let grid = |rows_each: usize, heads: usize| [blocks(e.q_len.div_ceil(rows_each)), blocks(heads), blocks(e.batch)];
+        let rows_of_q = width.pick([rows::QUERY_ROWS32, rows::QUERY_ROWS64, rows::QUERY_ROWS96, rows::QUERY_ROWS128]);
+        let rows_of_kv = width.pick([rows::KEY_ROWS32, rows::KEY_ROWS64, rows::KEY_ROWS96, rows::KEY_ROWS128]);
+        let (by_queries, by_keys) = (grid(rows_of_q, e.heads), grid(rows_of_kv, e.kv_heads));
+        let for_q = width.pick([k::attention_bwd_q_d32, k::attention_bwd_q_d64, k::attention_bwd_q_d96, k::attention_bwd_q_d128]);
+        let for_kv =
+            width.pick([k::attention_bwd_kv_d32, k::attention_bwd_kv_d64, k::attention_bwd_kv_d96, k::attention_bwd_kv_d128]);
+        let [heads, kv_heads, tokens, head_dim] = [e.heads, e.kv_heads, e.q_len, e.head_dim].map(int);
+        let (l, scale) = (self.launcher(), saved.scale);
+        // SAFETY: all inputs have the extents, which were checked; delta and the gradients were made for them.
+        unsafe {
+            k::attention_bwd_delta(l, grid(rows::DELTA_ROWS, e.heads), delta_out, dout, o, heads, tokens, head_dim)?;
+            for_q(l, by_queries, dq_out, dout, q, key, v, lse, delta, starts, heads, kv_heads, tokens, head_dim, scale)?;
+            for_kv(l, by_keys, dk_out, dv_out, dout, q, key, v, lse, delta, starts, heads, kv_heads, tokens, head_dim, scale)?;
         }
         Ok([dq, dk, dv])
     }

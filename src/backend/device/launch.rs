@@ -46,6 +46,12 @@ pub trait Launcher: Memory + Debug + 'static {
     unsafe fn launch(&self, kernel: &'static Kernel, grid: [u32; 3], args: &mut [*mut c_void]) -> Result<()>;
 }
 
+/// A box-wise view of a matrix that TMA copies by, made by the driver. So far only the emulation's own tests have one.
+#[cfg(feature = "emu")]
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub struct TensorMap(pub [u64; 16]);
+
 /// What device memory can hold.
 pub trait Element: Copy {
     /// The tensor's storage type.

@@ -31,6 +31,8 @@ mod kernels {
 
     use half::bf16;
 
+    #[cfg(feature = "emu")]
+    use super::launch::TensorMap;
     use super::launch::{Image, In, Kernel, Launcher, Out};
     use crate::error::Result;
 
@@ -42,6 +44,8 @@ use std::sync::Arc;
 pub use buffer::{DeviceBuffer, Memory};
 pub use fault::Fault;
 pub use kernels::{IMAGES, KERNELS};
+#[cfg(feature = "emu")]
+pub use launch::TensorMap;
 pub use launch::{Element, Image, In, Kernel, Launcher, Out};
 pub use meter::{Bytes, Metered, Purpose, Usage};
 
