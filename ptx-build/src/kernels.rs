@@ -1,12 +1,13 @@
 //! The kernels of a folder: what is there, and the Rust code that launches it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
 use crate::compile::{Compiled, TARGETS, Target};
-use crate::signature::{self, Constants, Kernel, Type};
+use crate::signature::{self, Constants, Kernel, Param, Type};
 
 /// A `.cu` file and the kernels in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +81,7 @@ impl Kernels {
         for (file, kernel) in self.files.iter().flat_map(|f| f.kernels.iter().map(move |k| (f, k))) {
             binding(&mut code, &file.name, kernel);
         }
-        self.files.iter().for_each(|file| numbers(&mut code, file));
+        self.files.iter().for_each(|file| words(&mut code, file));
         let constants: Vec<_> = self.all().map(|k| format!("&{}", constant(k))).collect();
         line(&mut code, format_args!("/// Every kernel.\npub static KERNELS: &[&Kernel] = &[{}];", constants.join(", ")));
         code.push_str("/// Compiled kernels: file, architecture, code.\npub static IMAGES: &[Image] = &[\n");
@@ -150,9 +151,9 @@ fn line(code: &mut String, text: std::fmt::Arguments) {
     writeln!(code, "{text}").expect("a String takes any text");
 }
 
-/// A module of the file's integers: `kThreads` becomes `THREADS`.
-fn numbers(code: &mut String, file: &KernelFile) {
-    line(code, format_args!("/// Integers of `{}.cu`.\npub mod {} {{", file.name, file.name));
+/// A module of the file's integers, of which `kThreads` becomes `THREADS`, and of the structs that its kernels take.
+fn words(code: &mut String, file: &KernelFile) {
+    line(code, format_args!("/// Integers and structs of `{}.cu`.\npub mod {} {{", file.name, file.name));
     for (name, value) in &file.constants {
         let mut rust = String::new();
         for c in name.strip_prefix('k').unwrap_or(name).chars() {
@@ -163,24 +164,57 @@ fn numbers(code: &mut String, file: &KernelFile) {
         }
         line(code, format_args!("    /// `{name}`.\n    pub const {rust}: usize = {value};"));
     }
+    let mut structs = BTreeMap::new();
+    file.kernels.iter().flat_map(|k| &k.params).for_each(|p| collect_structs(&p.ty, &mut structs));
+    if !structs.is_empty() {
+        code.push_str("    use super::*;\n");
+    }
+    for (name, fields) in structs {
+        line(
+            code,
+            format_args!("    /// `{name}`.\n    #[repr(C)]\n    #[derive(Debug, Clone, Copy)]\n    pub struct {name} {{"),
+        );
+        for field in fields {
+            line(
+                code,
+                format_args!("        /// `{}`.\n        pub {}: {},", field.name, field.name, rust_type(&file.name, &field.ty)),
+            );
+        }
+        code.push_str("    }\n");
+    }
     code.push_str("}\n");
 }
 
-fn rust_type(ty: Type) -> String {
+/// The fields of a struct and of those in it, by name.
+fn collect_structs<'a>(ty: &'a Type, found: &mut BTreeMap<&'a str, &'a [Param]>) {
+    match ty {
+        Type::Array(of, _) => collect_structs(of, found),
+        Type::Struct(name, fields) => {
+            fields.iter().for_each(|field| collect_structs(&field.ty, found));
+            found.insert(name, fields);
+        }
+        Type::In(_) | Type::Out(_) | Type::Scalar(_) | Type::TensorMap => {}
+    }
+}
+
+/// The Rust name of a type of a file.
+fn rust_type(file: &str, ty: &Type) -> String {
     match ty {
         Type::In(element) => format!("In<{element}>"),
         Type::Out(element) => format!("Out<{element}>"),
-        Type::Scalar(name) => name.into(),
+        Type::Scalar(name) => (*name).into(),
         Type::TensorMap => "TensorMap".into(),
+        Type::Struct(name, _) => format!("{file}::{name}"),
+        Type::Array(of, count) => format!("[{}; {count}]", rust_type(file, of)),
     }
 }
 
 fn binding(code: &mut String, file: &str, kernel: &Kernel) {
     let Kernel { name, threads, shared, params } = kernel;
     let constant = constant(kernel);
-    let each = |part: &dyn Fn(&signature::Param) -> String| params.iter().map(part).collect::<Vec<_>>().join(", ");
-    let sizes = each(&|p| p.ty.bytes().to_string());
-    let declared = each(&|p| format!("mut {}: {}", p.name, rust_type(p.ty)));
+    let each = |part: &dyn Fn(&Param) -> String| params.iter().map(part).collect::<Vec<_>>().join(", ");
+    let sizes = each(&|p| format!("size_of::<{}>() as u32", rust_type(file, &p.ty)));
+    let declared = each(&|p| format!("mut {}: {}", p.name, rust_type(file, &p.ty)));
     let pointers = each(&|p| format!("(&raw mut {}).cast()", p.name));
     line(code, format_args!("/// `{name}` of `{file}.cu`."));
     line(
@@ -249,11 +283,30 @@ mod tests {
         kernels.write_bindings(&[image], &s.path("out")).unwrap();
         let code = fs::read_to_string(s.path("out/kernels.rs")).unwrap();
         for expected in [
-            "pub static HALF_IT: Kernel = Kernel { name: \"half_it\", file: \"a\", threads: 32, shared: 64, params: &[8, 8, 4] };",
+            "pub static HALF_IT: Kernel = Kernel { name: \"half_it\", file: \"a\", threads: 32, shared: 64, \
+             params: &[size_of::<Out<bf16>>() as u32, size_of::<In<f32>>() as u32, size_of::<i32>() as u32] };",
             "pub unsafe fn half_it(launcher: &dyn Launcher, grid: [u32; 3], mut y: Out<bf16>, mut x: In<f32>, mut n: i32) -> Result<()>",
             "pub mod a {\n    /// `kTileK`.\n    pub const TILE_K: usize = 18;\n}",
             "pub static KERNELS: &[&Kernel] = &[&HALF_IT];",
             "Image { file: \"a\", arch: \"sm_80\", code: include_bytes!(\"/x/a.sm_80.cubin\") },",
+        ] {
+            assert!(code.contains(expected), "{expected} is not in\n{code}");
+        }
+    }
+
+    #[test]
+    fn structs_are_bound_with_those_in_them() {
+        let s = Scratch::new("structs");
+        let structs = "\nstruct Row {\n    bf16* y;\n};\nstruct Rows {\n    Row rows[2];\n    int n;\n};\n";
+        s.file("kernels/a.cu", &format!("{structs}KERNEL(32) f(const __grid_constant__ Rows r) {{}}\n"));
+        s.file("out/keep", "");
+        Kernels::in_dir(s.path("kernels")).unwrap().write_bindings(&[], &s.path("out")).unwrap();
+        let code = fs::read_to_string(s.path("out/kernels.rs")).unwrap();
+        for expected in [
+            "params: &[size_of::<a::Rows>() as u32] };",
+            "pub unsafe fn f(launcher: &dyn Launcher, grid: [u32; 3], mut r: a::Rows) -> Result<()>",
+            "    pub struct Row {\n        /// `y`.\n        pub y: Out<bf16>,\n    }\n",
+            "    pub struct Rows {\n        /// `rows`.\n        pub rows: [a::Row; 2],\n        /// `n`.\n        pub n: i32,\n    }\n",
         ] {
             assert!(code.contains(expected), "{expected} is not in\n{code}");
         }

@@ -4,6 +4,12 @@
 //! constexpr int kThreads = 128;
 //! KERNEL(kThreads) scale(bf16* y, const bf16* x, float factor, int n) { … }
 //! KERNEL(kThreads, kSharedBytes, kBlocks) other(…) { … }
+//!
+//! struct Matrix {
+//!     const bf16* data;
+//!     int rows[kMost];
+//! };
+//! KERNEL(kThreads) with_struct(const __grid_constant__ Matrix m) { … }
 //! ```
 
 use std::collections::BTreeMap;
@@ -23,7 +29,7 @@ pub struct Kernel {
     pub params: Vec<Param>,
 }
 
-/// One parameter of a kernel.
+/// One parameter of a kernel, or one field of a struct.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Param {
     /// Its name.
@@ -33,7 +39,7 @@ pub struct Param {
 }
 
 /// Types that a kernel may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Type {
     /// Device memory that is read: the Rust name of its elements.
     In(&'static str),
@@ -43,17 +49,10 @@ pub enum Type {
     Scalar(&'static str),
     /// A tensor map, by value.
     TensorMap,
-}
-
-impl Type {
-    /// Bytes in the parameter list.
-    pub fn bytes(self) -> u32 {
-        match self {
-            Self::In(_) | Self::Out(_) | Self::Scalar("i64" | "u64") => 8,
-            Self::Scalar(_) => 4,
-            Self::TensorMap => 128,
-        }
-    }
+    /// A struct of the same file, by value.
+    Struct(String, Vec<Param>),
+    /// So many of them, as a field of a struct.
+    Array(Box<Type>, u32),
 }
 
 /// `(C++, Rust)` names of what pointers point to.
@@ -190,25 +189,60 @@ fn kernel(source: &Source, open: usize, known: &Constants) -> Result<Kernel, Gra
     }
     let params = params
         .split(',')
-        .map(|p| param(p).map_err(|what| source.error(list, format!("{name}: {what}"))))
+        .map(|p| param(source, p, known).map_err(|what| source.error(list, format!("{name}: {what}"))))
         .collect::<Result<_, _>>()?;
     Ok(Kernel { name: name.into(), threads, shared, params })
 }
 
-fn param(text: &str) -> Result<Param, String> {
+fn param(source: &Source, text: &str, known: &Constants) -> Result<Param, String> {
+    match text.split_whitespace().collect::<Vec<_>>()[..] {
+        ["const", "__grid_constant__", "TensorMap", name] => Ok(Param { name: name.into(), ty: Type::TensorMap }),
+        ["const", "__grid_constant__", of, name] => Ok(Param { name: name.into(), ty: structure(source, of, known)? }),
+        _ => plain(text).ok_or_else(|| format!("parameter `{}` is outside the kernel grammar", shown(text))),
+    }
+}
+
+fn shown(declaration: &str) -> String {
+    declaration.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A pointer or a number.
+fn plain(text: &str) -> Option<Param> {
     let text = text.replace("__restrict__", " ").replace('*', " * ");
-    let words: Vec<&str> = text.split_whitespace().collect();
     let rust = |table: &[(&str, &'static str)], name: &str| table.iter().find(|(c, _)| *c == name).map(|(_, rust)| *rust);
-    let ty = match words[..] {
-        [element, "*", _] => rust(&ELEMENTS, element).map(Type::Out),
-        ["const", element, "*", _] => rust(&ELEMENTS, element).map(Type::In),
-        ["const", "__grid_constant__", "TensorMap", _] => Some(Type::TensorMap),
-        [scalar, _] => rust(&SCALARS, scalar).map(Type::Scalar),
-        _ => None,
+    let (ty, name) = match text.split_whitespace().collect::<Vec<_>>()[..] {
+        [element, "*", name] => (rust(&ELEMENTS, element).map(Type::Out), name),
+        ["const", element, "*", name] => (rust(&ELEMENTS, element).map(Type::In), name),
+        [scalar, name] => (rust(&SCALARS, scalar).map(Type::Scalar), name),
+        _ => return None,
     };
-    match (ty, words.last()) {
-        (Some(ty), Some(name)) if is_identifier(name) => Ok(Param { name: (*name).into(), ty }),
-        _ => Err(format!("parameter `{}` is outside the kernel grammar", words.join(" "))),
+    ty.filter(|_| is_identifier(name)).map(|ty| Param { name: name.into(), ty })
+}
+
+/// A struct whose fields are pointers, numbers, structs, and arrays of them.
+fn structure(source: &Source, name: &str, known: &Constants) -> Result<Type, String> {
+    let body = source.code.split_once(&format!("\nstruct {name} {{\n")).and_then(|(_, after)| after.split_once("\n};"));
+    let (body, _) = body.ok_or_else(|| format!("struct {name} is not in this file"))?;
+    let fields = body.split(';').map(str::trim).filter(|field| !field.is_empty());
+    let field = |text| field(source, text, known).map_err(|what| format!("struct {name}: {what}"));
+    Ok(Type::Struct(name.into(), fields.map(field).collect::<Result<_, _>>()?))
+}
+
+fn field(source: &Source, text: &str, known: &Constants) -> Result<Param, String> {
+    if let Some((of, count)) = text.strip_suffix(']').and_then(|text| text.split_once('[')) {
+        let Param { name, ty } = field(source, of, known)?;
+        let count = evaluate(count.trim(), known).and_then(|n| u32::try_from(n).ok());
+        let count = count.ok_or_else(|| format!("the length of `{}` is no integer", shown(text)))?;
+        return Ok(Param { name, ty: Type::Array(Box::new(ty), count) });
+    }
+    if let Some(field) = plain(text) {
+        return Ok(field);
+    }
+    match text.split_whitespace().collect::<Vec<_>>()[..] {
+        [of, name] if is_identifier(of) && is_identifier(name) => {
+            Ok(Param { name: name.into(), ty: structure(source, of, known)? })
+        }
+        _ => Err(format!("field `{}` is outside the kernel grammar", shown(text))),
     }
 }
 
@@ -296,10 +330,35 @@ mod tests {
     }
 
     #[test]
+    fn a_struct_is_read_with_those_in_it() {
+        let text = "constexpr int kMost = 3;\n\
+                    struct Row {\n    const bf16* x;  // its elements\n    int width;\n};\n\
+                    struct Rows {\n    Row rows[kMost * 2];\n    float scale;\n};\n\
+                    KERNEL(32) f(const __grid_constant__ Rows r) {\n}\n";
+        let param = |name: &str, ty| Param { name: name.into(), ty };
+        let row = Type::Struct("Row".into(), vec![param("x", Type::In("bf16")), param("width", Type::Scalar("i32"))]);
+        let rows = vec![param("rows", Type::Array(Box::new(row), 6)), param("scale", Type::Scalar("f32"))];
+        assert_eq!(read(text).unwrap()[0].params, [param("r", Type::Struct("Rows".into(), rows))]);
+    }
+
+    #[test]
     fn what_is_outside_the_grammar_is_named_with_its_place() {
         for (text, expected) in [
-            ("\nKERNEL(32) f(half* y) {", "kernels/x.cu:2: f: parameter `half * y` is outside the kernel grammar"),
+            ("\nKERNEL(32) f(half* y) {", "kernels/x.cu:2: f: parameter `half* y` is outside the kernel grammar"),
             ("KERNEL(32) f(int) {", "kernels/x.cu:1: f: parameter `int` is outside the kernel grammar"),
+            ("KERNEL(32) f(const __grid_constant__ S s) {", "kernels/x.cu:1: f: struct S is not in this file"),
+            (
+                "\nstruct S {\n    half h;\n};\nKERNEL(32) f(const __grid_constant__ S s) {",
+                "kernels/x.cu:5: f: struct S: struct half is not in this file",
+            ),
+            (
+                "\nstruct S {\n    int a, b;\n};\nKERNEL(32) f(const __grid_constant__ S s) {",
+                "kernels/x.cu:5: f: struct S: field `int a, b` is outside the kernel grammar",
+            ),
+            (
+                "\nstruct S {\n    int a[n];\n};\nKERNEL(32) f(const __grid_constant__ S s) {",
+                "kernels/x.cu:5: f: struct S: the length of `int a[n]` is no integer",
+            ),
             ("KERNEL(33) f(int n) {", "kernels/x.cu:1: 33 threads are not a number of warps"),
             ("KERNEL(kThreads) f(int n) {", "kernels/x.cu:1: thread count \"kThreads\" is no integer from 0 to 1024"),
             ("KERNEL(32, 300000) f(int n) {", "kernels/x.cu:1: shared memory \"300000\" is no integer from 0 to 232448"),
