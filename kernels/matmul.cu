@@ -1,13 +1,15 @@
 // matmul: products of bf16 matrices on tensor cores, for linear layers, their LoRA factors and the output projection
-//   nt   y[m,n]  = alpha * (x[m,k] w[n,k]^T + u[m,r] b[n,r]^T)      forward; r = 0 is a plain linear layer
-//   nn   dx[m,k] = alpha * (dy[m,n] w[n,k] + v[m,r] a[r,k])         backward of the input
+//   nt   y[m,n]  = alpha * sum of x[m,k] w[n,k]^T                   forward
+//   nn   dx[m,k] = alpha * sum of dy[m,n] w[n,k]                    backward of the input
 //   tn   dw[n,k] = dy[m,n]^T x[m,k]                                 backward of a weight, summed over the m rows
 //   LoRA u = s x a^T (nt),  v = s dy b (nn),  da = v^T x (tn),  db = dy^T u (tn),  s = lora_alpha / r
-//             The low-rank term is a second segment of the reduction: one accumulator, one rounding, no pass over y for it.
+//        y = x w^T + u b^T (nt),  dx = dy w + v a (nn): one more term of the sum, no pass over y or dx for it
+//   group     projections of one input (q, k, v; gate, up) are parts of one launch: nt has their outputs side by side, as if
+//             their weights were adjacent, so that the blocks in flight share x in L2; dx is one sum over all outputs and ranks.
 //   shapes    matrices are row-major, and a row of width W takes padded(W) = W rounded up to 8 elements; those past W are zero.
 //             So every 16-byte copy is aligned, whatever the rank or the vocabulary, and results can be operands again.
 //             matmul_copy_rows pads a dense matrix and closes a padded one up; matmul_reduce writes dense rows.
-//   launch    grid (tiles of the result, 1, slabs), block (kThreads); a warp owns a quarter of the tile. The large tile is for
+//   launch    grid (tiles of all parts, 1, slabs), block (kThreads); a warp owns a quarter of the tile. The large tile is for
 //             many tiles, the small one for few, and for results as narrow as a LoRA rank.
 //             tn cuts m into gridDim.z slabs and writes one f32 result for each, [slabs,n,k]; matmul_reduce adds them up.
 //   numerics  mma.sync with f32 accumulators in a fixed order; alpha and the rounding come once, at the store
@@ -30,12 +32,32 @@ static_assert(kLargeShared >= kLargeTile * kLargeTile * 2 && kSmallShared >= kSm
 // Neighbouring blocks walk down this many tiles of m before the next tile of n: what they read stays in L2.
 constexpr int kRasterRows = 8;
 
-// Part of the reduction. An operand is stored with the reduction index running along its rows (`AlongK`) or down its columns.
-struct Segment {
-    const bf16* a;
-    const bf16* b;
-    int a_pitch, b_pitch;
-    int begin, end;
+// Room of one launch: queries, keys and values, each a weight and a LoRA factor.
+constexpr int kParts = 3;
+constexpr int kTerms = 6;
+
+// One product of a sum: `extent` is the length of its reduction. An operand is stored with the reduction index running along
+// its rows (`AlongK`) or down its columns.
+struct Term {
+    const bf16* left;
+    const bf16* right;
+    int extent;
+};
+
+// One result: alpha times the sum of `count` terms from `first` on.
+struct Part {
+    bf16* c;
+    int width;
+    int first;
+    int count;
+    float alpha;
+};
+
+// The results of one launch, of m rows each, and the terms of all of them.
+struct Products {
+    Part parts[kParts];
+    Term terms[kTerms];
+    int m;
 };
 
 // Where a block's tile begins, and where the result ends.
@@ -45,8 +67,14 @@ struct Corner {
 };
 
 template <int Tile>
+DEV int whole_tiles(int n) {
+    return (n + Tile - 1) / Tile * Tile;
+}
+
+// The grid has a block for every tile of the result, or of all results side by side.
+template <int Tile>
 DEV Corner corner_of_block(int rows, int cols) {
-    const uint32_t down = (rows + Tile - 1) / Tile, across = (cols + Tile - 1) / Tile;
+    const uint32_t down = whole_tiles<Tile>(rows) / Tile, across = gridDim.x / down;
     const uint32_t band = blockIdx.x / (kRasterRows * across), in_band = blockIdx.x % (kRasterRows * across);
     const uint32_t height = min((int)(down - band * kRasterRows), kRasterRows);
     return {(int)(band * kRasterRows + in_band % height) * Tile, (int)(in_band / height) * Tile, rows, cols};
@@ -73,12 +101,12 @@ struct Feed {
     int pitch;
     int row, rows, col, cols;
 
-    DEV void open(const bf16* matrix, int matrix_pitch, int side, int side_end, int k, int k_end) {
-        pitch = matrix_pitch;
-        row = (AlongK ? side : k) + threadIdx.x / kChunks;
-        col = (AlongK ? k : side) + threadIdx.x % kChunks * 8;
-        rows = AlongK ? side_end : k_end;
-        cols = AlongK ? k_end : side_end;
+    DEV void open(const bf16* matrix, int side, int side_end, int extent) {
+        row = (AlongK ? side : 0) + threadIdx.x / kChunks;
+        col = (AlongK ? 0 : side) + threadIdx.x % kChunks * 8;
+        rows = AlongK ? side_end : extent;
+        cols = AlongK ? extent : side_end;
+        pitch = padded(cols);
         from = matrix + (int64_t)row * pitch + col;
     }
     DEV void copy(uint32_t tile) {
@@ -128,29 +156,34 @@ struct Accumulator {
     float c[kSide / 16][kSide / 8][4] = {};
 };
 
-// acc = the block's tile of A B over both segments. Copies run Stages - 1 tiles ahead; the fragments of a step are read while the
-// step before it is multiplied, across the border of two tiles as well.
+// acc = the block's tile of the sum of `count` terms. Copies run Stages - 1 tiles ahead; the fragments of a step are read while
+// the step before it is multiplied, across the border of two tiles and of two terms as well.
 template <int Tile, int Depth, int Stages, bool AAlongK, bool BAlongK>
-DEV void multiply(Accumulator<Tile>& acc, uint32_t shared, Segment first, Segment second, Corner at) {
+DEV void multiply(Accumulator<Tile>& acc, uint32_t shared, const Term* terms, int count, Corner at) {
     constexpr int side = Accumulator<Tile>::kSide, steps = Depth / 16;
     constexpr uint32_t operand = Tile * Depth * 2;
     static_assert(steps % 2 == 0, "fragment buffers alternate across the border of two tiles");
     const int warp = threadIdx.x / 32;
     const int wi = warp / 2 * side, wj = warp % 2 * side;
-    const int first_tiles = max(first.end - first.begin + Depth - 1, 0) / Depth;
-    const int tiles = first_tiles + max(second.end - second.begin + Depth - 1, 0) / Depth;
+    auto tiles_of = [&](int term) { return (terms[term].extent + Depth - 1) / Depth; };
+    int tiles = 0;
+    for (int term = 0; term < count; term++) {
+        tiles += tiles_of(term);
+    }
 
     Feed<AAlongK, Tile, Depth> left;
     Feed<BAlongK, Tile, Depth> right;
-    auto open = [&](const Segment& s) {
-        left.open(s.a, s.a_pitch, at.row, at.rows, s.begin, s.end);
-        right.open(s.b, s.b_pitch, at.col, at.cols, s.begin, s.end);
+    int opened = 0, next = 0;  // terms opened, and the first tile after them
+    auto open = [&](int term) {
+        left.open(terms[term].left, at.row, at.rows, terms[term].extent);
+        right.open(terms[term].right, at.col, at.cols, terms[term].extent);
+        next += tiles_of(term);
     };
     auto stage = [&](int t) { return shared + (uint32_t)(t % Stages) * 2 * operand; };
     auto fetch = [&](int t) {
         if (t < tiles) {
-            if (t == first_tiles) {
-                open(second);
+            while (t == next) {
+                open(opened++);
             }
             left.copy(stage(t));
             right.copy(stage(t) + operand);
@@ -169,7 +202,6 @@ DEV void multiply(Accumulator<Tile>& acc, uint32_t shared, Segment first, Segmen
         }
     };
 
-    open(first);
     for (int t = 0; t < Stages - 1; t++) {
         fetch(t);
     }
@@ -263,57 +295,48 @@ DEV void store_float(float* c, const Accumulator<Tile>& acc, Corner at) {
     }
 }
 
-template <int Tile, int Depth, int Stages>
-DEV void nt(bf16* y, const bf16* x, const bf16* w, const bf16* u, const bf16* b, int m, int n, int k, int r, float alpha,
-            uint8_t* shared) {
-    const Corner at = corner_of_block<Tile>(m, n);
+// The block's tile of its part. The right operands are w[n,k] for nt, along k, and for nn, down n.
+template <int Tile, int Depth, int Stages, bool BAlongK>
+DEV void products(const Products& p, uint8_t* shared) {
+    Corner at = corner_of_block<Tile>(p.m, 0);
+    int n = 0;
+    for (; at.col >= whole_tiles<Tile>(p.parts[n].width); n++) {
+        at.col -= whole_tiles<Tile>(p.parts[n].width);
+    }
+    const Part& part = p.parts[n];
+    at.cols = part.width;
     Accumulator<Tile> acc;
-    const Segment base = {x, w, padded(k), padded(k), 0, k}, factors = {u, b, padded(r), padded(r), 0, r};
-    multiply<Tile, Depth, Stages, true, true>(acc, smem_u32(shared), base, factors, at);
-    store_rounded(y, acc, shared, at, alpha);
-}
-
-template <int Tile, int Depth, int Stages>
-DEV void nn(bf16* dx, const bf16* dy, const bf16* w, const bf16* v, const bf16* a, int m, int n, int k, int r, float alpha,
-            uint8_t* shared) {
-    const Corner at = corner_of_block<Tile>(m, k);
-    Accumulator<Tile> acc;
-    const Segment base = {dy, w, padded(n), padded(k), 0, n}, factors = {v, a, padded(r), padded(k), 0, r};
-    multiply<Tile, Depth, Stages, true, false>(acc, smem_u32(shared), base, factors, at);
-    store_rounded(dx, acc, shared, at, alpha);
+    multiply<Tile, Depth, Stages, true, BAlongK>(acc, smem_u32(shared), p.terms + part.first, part.count, at);
+    store_rounded(part.c, acc, shared, at, part.alpha);
 }
 
 template <bool Add, int Tile, int Depth, int Stages>
 DEV void tn(float* dw, const bf16* dy, const bf16* x, int m, int n, int k, uint8_t* shared) {
     const Corner at = corner_of_block<Tile>(n, k);
-    const int slab = ((m + Depth - 1) / Depth + gridDim.z - 1) / gridDim.z * Depth;
+    const int slab = whole_tiles<Depth>((m + gridDim.z - 1) / gridDim.z);
     const int begin = min(blockIdx.z * slab, m), end = min(begin + slab, m);
     Accumulator<Tile> acc;
-    const Segment tokens = {dy, x, padded(n), padded(k), begin, end}, none = {dy, x, 0, 0, 0, 0};
-    multiply<Tile, Depth, Stages, false, false>(acc, smem_u32(shared), tokens, none, at);
+    const Term tokens = {dy + (int64_t)begin * padded(n), x + (int64_t)begin * padded(k), end - begin};
+    multiply<Tile, Depth, Stages, false, false>(acc, smem_u32(shared), &tokens, 1, at);
     store_float<Add>(dw + (int64_t)blockIdx.z * n * padded(k), acc, at);
 }
 
-KERNEL(kThreads, kLargeShared) matmul_nt(bf16* y, const bf16* x, const bf16* w, const bf16* u, const bf16* b, int m, int n, int k,
-                                         int r, float alpha) {
+KERNEL(kThreads, kLargeShared) matmul_nt(const __grid_constant__ Products p) {
     SHARED_DYN(shared);
-    nt<kLargeTile, kLargeDepth, kLargeStages>(y, x, w, u, b, m, n, k, r, alpha, shared);
+    products<kLargeTile, kLargeDepth, kLargeStages, true>(p, shared);
 }
-KERNEL(kThreads, kSmallShared) matmul_nt_small(bf16* y, const bf16* x, const bf16* w, const bf16* u, const bf16* b, int m, int n,
-                                               int k, int r, float alpha) {
+KERNEL(kThreads, kSmallShared) matmul_nt_small(const __grid_constant__ Products p) {
     SHARED_DYN(shared);
-    nt<kSmallTile, kSmallDepth, kSmallStages>(y, x, w, u, b, m, n, k, r, alpha, shared);
+    products<kSmallTile, kSmallDepth, kSmallStages, true>(p, shared);
 }
 
-KERNEL(kThreads, kLargeShared) matmul_nn(bf16* dx, const bf16* dy, const bf16* w, const bf16* v, const bf16* a, int m, int n,
-                                         int k, int r, float alpha) {
+KERNEL(kThreads, kLargeShared) matmul_nn(const __grid_constant__ Products p) {
     SHARED_DYN(shared);
-    nn<kLargeTile, kLargeDepth, kLargeStages>(dx, dy, w, v, a, m, n, k, r, alpha, shared);
+    products<kLargeTile, kLargeDepth, kLargeStages, false>(p, shared);
 }
-KERNEL(kThreads, kSmallShared) matmul_nn_small(bf16* dx, const bf16* dy, const bf16* w, const bf16* v, const bf16* a, int m,
-                                               int n, int k, int r, float alpha) {
+KERNEL(kThreads, kSmallShared) matmul_nn_small(const __grid_constant__ Products p) {
     SHARED_DYN(shared);
-    nn<kSmallTile, kSmallDepth, kSmallStages>(dx, dy, w, v, a, m, n, k, r, alpha, shared);
+    products<kSmallTile, kSmallDepth, kSmallStages, false>(p, shared);
 }
 
 KERNEL(kThreads, kLargeShared) matmul_tn(float* dw, const bf16* dy, const bf16* x, int m, int n, int k) {
@@ -335,8 +358,8 @@ KERNEL(kThreads, kLargeShared) matmul_nt_f32(float* z, const bf16* h, const bf16
     SHARED_DYN(shared);
     const Corner at = corner_of_block<kLargeTile>(m, n);
     Accumulator<kLargeTile> acc;
-    const Segment base = {h, w, padded(k), padded(k), 0, k}, none = {h, w, 0, 0, 0, 0};
-    multiply<kLargeTile, kLargeDepth, kLargeStages, true, true>(acc, smem_u32(shared), base, none, at);
+    const Term logits = {h, w, k};
+    multiply<kLargeTile, kLargeDepth, kLargeStages, true, true>(acc, smem_u32(shared), &logits, 1, at);
     store_float<false>(z, acc, at);
 }
 

@@ -138,14 +138,22 @@ impl<'a> Tape<'a> {
         backward: impl FnOnce(&dyn Kernels, [bool; N], [Option<Tensor>; M]) -> Result<[Option<Tensor>; N]> + 'a,
     ) -> [Var; M] {
         let wants = inputs.map(Var::wants_grad);
-        if !self.recording || !wants.contains(&true) {
+        self.record_group(&inputs, values, move |kernels, grads| Ok(backward(kernels, wants, grads)?.into()))
+    }
+
+    /// [`record`](Self::record) for an op whose inputs are counted when it runs; what they want is for the op to keep.
+    pub fn record_group<const M: usize>(
+        &mut self,
+        inputs: &[&Var],
+        values: [Tensor; M],
+        backward: impl FnOnce(&dyn Kernels, [Option<Tensor>; M]) -> Result<Vec<Option<Tensor>>> + 'a,
+    ) -> [Var; M] {
+        if !self.recording || !inputs.iter().any(|v| v.wants_grad()) {
             return values.map(|value| Var { value, slot: None });
         }
-        let backward: Backward<'a> = Box::new(move |kernels, _, grads| {
-            let grads = grads.try_into().expect("tape: one gradient slot per output");
-            Ok(backward(kernels, wants, grads)?.into())
-        });
-        self.push(inputs.map(|v| v.slot).into(), values, backward)
+        let backward: Backward<'a> =
+            Box::new(move |kernels, _, grads| backward(kernels, grads.try_into().expect("tape: one gradient slot per output")));
+        self.push(inputs.iter().map(|v| v.slot).collect(), values, backward)
     }
 
     fn push<const M: usize>(&mut self, inputs: Vec<Option<usize>>, values: [Tensor; M], backward: Backward<'a>) -> [Var; M] {

@@ -24,7 +24,6 @@ use crate::ops::cross_entropy::CrossEntropyKernels;
 use crate::ops::elementwise::ElementwiseKernels;
 use crate::ops::embedding::EmbeddingKernels;
 use crate::ops::linear::LinearKernels;
-use crate::ops::lora_linear::LoraLinearKernels;
 use crate::ops::optim::OptimKernels;
 use crate::ops::place::PlaceKernels;
 use crate::ops::rms_norm::RmsNormKernels;
@@ -57,7 +56,6 @@ pub trait Kernels:
     + ElementwiseKernels
     + EmbeddingKernels
     + LinearKernels
-    + LoraLinearKernels
     + OptimKernels
     + PlaceKernels
     + RmsNormKernels

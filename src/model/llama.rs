@@ -11,8 +11,7 @@ use crate::ops::bias::bias;
 use crate::ops::cross_entropy::cross_entropy;
 use crate::ops::elementwise::ElementwiseKernels as _;
 use crate::ops::embedding::embedding;
-use crate::ops::linear::{LinearKernels as _, linear};
-use crate::ops::lora_linear::lora_linear;
+use crate::ops::linear::{self, LinearKernels as _, Lora, linear};
 use crate::ops::rms_norm::{add_rms_norm, rms_norm};
 use crate::ops::rope::{RopeTable, rope};
 use crate::ops::swiglu::swiglu;
@@ -206,30 +205,26 @@ impl Llama {
         if param.trainable { t.param(id, &param.value) } else { t.constant(param.value.clone()) }
     }
 
-    fn project(&self, t: &mut Tape, x: &Var, p: &Projection) -> Result<Var> {
-        let y = match p.lora {
-            Some((a, b, scale)) => {
-                let (a, b) = (self.param(t, a), self.param(t, b));
-                lora_linear(t, x, &self.params.get(p.w).value, &a, &b, scale)?
-            }
-            None => {
-                let w = self.param(t, p.w);
-                linear(t, x, &w)?
-            }
-        };
-        match p.bias {
-            Some(b) => {
+    /// Projections of one input.
+    fn project<const N: usize>(&self, t: &mut Tape, x: &Var, group: [&Projection; N]) -> Result<[Var; N]> {
+        let weights = group.map(|p| {
+            let w = self.param(t, p.w);
+            let lora = p.lora.map(|(a, b, scale)| Lora { a: self.param(t, a), b: self.param(t, b), scale });
+            linear::Projection { w, lora }
+        });
+        let mut ys = linear(t, x, weights)?;
+        for (y, p) in ys.iter_mut().zip(group) {
+            if let Some(b) = p.bias {
                 let b = self.param(t, b);
-                bias(t, &y, &b)
+                *y = bias(t, y, &b)?;
             }
-            None => Ok(y),
         }
+        Ok(ys)
     }
 
     /// Queries, keys or values split into heads: `(batch, seq_len, heads, head_dim)`.
-    fn heads(&self, t: &mut Tape, x: &Var, p: &Projection, norm: Option<ParamId>) -> Result<Var> {
-        let y = self.project(t, x, p)?;
-        let y = t.split_heads(&y, self.config.head_dim)?;
+    fn heads(&self, t: &mut Tape, y: &Var, norm: Option<ParamId>) -> Result<Var> {
+        let y = t.split_heads(y, self.config.head_dim)?;
         match norm {
             Some(w) => {
                 let w = self.param(t, w);
@@ -244,9 +239,10 @@ impl Llama {
         let layer = &self.layers[i];
         let [pq, pk, pv, po, pg, pu, pd] = &layer.projections;
         let [q_norm, k_norm] = layer.qk_norm.map_or([None, None], |ids| ids.map(Some));
-        let q = self.heads(t, &y, pq, q_norm)?;
-        let k = self.heads(t, &y, pk, k_norm)?;
-        let v = self.heads(t, &y, pv, None)?;
+        let [q, k, v] = self.project(t, &y, [pq, pk, pv])?;
+        let q = self.heads(t, &q, q_norm)?;
+        let k = self.heads(t, &k, k_norm)?;
+        let v = self.heads(t, &v, None)?;
         let [q, k] = rope(t, [q, k], &pass.rope)?;
         let [k, v] = match cache {
             Some(cache) => cache.extend(i, k.value(), v.value())?.map(|x| t.constant(x)),
@@ -255,14 +251,13 @@ impl Llama {
         let scale = 1.0 / (self.config.head_dim as f32).sqrt();
         let o = attention(t, &q, &k, &v, &pass.segments, scale)?;
         let o = t.merge_heads(&o)?;
-        let o = self.project(t, &o, po)?;
+        let [o] = self.project(t, &o, [po])?;
         let w = self.param(t, layer.post_norm);
         let [h, y] = add_rms_norm(t, &h, &o, &w, self.config.rms_eps)?;
 
-        let gate = self.project(t, &y, pg)?;
-        let up = self.project(t, &y, pu)?;
+        let [gate, up] = self.project(t, &y, [pg, pu])?;
         let act = swiglu(t, &gate, &up)?;
-        let down = self.project(t, &act, pd)?;
+        let [down] = self.project(t, &act, [pd])?;
         let next = self.layers.get(i + 1).map_or(self.norm, |l| l.input_norm);
         let w = self.param(t, next);
         add_rms_norm(t, &h, &down, &w, self.config.rms_eps)

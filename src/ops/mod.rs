@@ -7,7 +7,6 @@ pub mod cross_entropy;
 pub mod elementwise;
 pub mod embedding;
 pub mod linear;
-pub mod lora_linear;
 pub mod optim;
 pub mod place;
 pub mod rms_norm;

@@ -12,7 +12,6 @@ mod cross_entropy;
 mod elementwise;
 mod embedding;
 mod linear;
-mod lora_linear;
 mod optim;
 mod rms_norm;
 mod rope;

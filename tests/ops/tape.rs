@@ -2,7 +2,7 @@ use crate::check::{assert_close, assert_refused, bits, floats, ramp, run};
 use ltrain::Result;
 use ltrain::backend::Cpu;
 use ltrain::ops::elementwise::add;
-use ltrain::ops::linear::linear;
+use ltrain::ops::linear::{Projection, linear};
 use ltrain::ops::rms_norm::rms_norm;
 use ltrain::ops::swiglu::swiglu;
 use ltrain::tape::{ParamGrads, Tape, Var};
@@ -71,7 +71,7 @@ fn constants_and_inference_record_nothing() {
 /// A small block whose inner values fan out, so that recomputation has something to get wrong.
 fn block(t: &mut Tape, [x, w, gain]: [Var; 3]) -> Result<[Var; 2]> {
     let y = rms_norm(t, &x, &gain, 1e-5)?;
-    let gate = linear(t, &y, &w)?;
+    let [gate] = linear(t, &y, [Projection { w, lora: None }])?;
     let act = swiglu(t, &gate, &y)?;
     Ok([add(t, &x, &act)?, act])
 }

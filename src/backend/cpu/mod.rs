@@ -12,7 +12,6 @@ mod flash;
 #[allow(unsafe_code)]
 mod gemm;
 mod linear;
-mod lora_linear;
 mod optim;
 #[allow(unsafe_code)]
 mod panel;

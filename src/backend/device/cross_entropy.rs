@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::matmul::padded;
+use super::matmul::{SumTo, padded, term};
 use super::{Device, In, Launcher, Out, Purpose, blocks, input, int, kernels as k, vectors};
 use crate::error::Result;
 use crate::ops::cross_entropy::{CrossEntropyKernels, CrossEntropyOut, IGNORE, Targets};
@@ -99,9 +99,10 @@ impl<L: Launcher> Chunks<'_, L> {
     /// [`losses`](Self::losses) came before, for the same rows, nothing needs the packed rows any more, and `dh` is as large as h.
     unsafe fn grad_h(&self, at: usize, rows: usize, dh: Out<bf16>) -> Result<()> {
         let (dz, packed, index) = (self.dz.as_input(), self.packed.as_input(), self.index.from(at));
+        let grad = SumTo { to: self.packed, width: self.width, scale: 1.0, terms: vec![term(dz, self.w, self.vocab)] };
         // SAFETY: the caller's promise; dz has padded rows, and no place occurs twice in the index.
         unsafe {
-            self.device.nn(self.packed, [dz, self.w], None, [rows, self.vocab, self.width], 1.0)?;
+            self.device.nn(rows, &[grad])?;
             k::scatter_rows(self.device.launcher(), [blocks(rows), 1, 1], dh, packed, index, int(self.width))
         }
     }

@@ -2,50 +2,55 @@
 
 use half::bf16;
 
-use super::matmul::{padded, widths};
-use super::{Device, Launcher, input, vectors};
+use super::matmul::{SumTo, padded, term};
+use super::{Device, Launcher, input};
 use crate::error::Result;
-use crate::ops::linear::LinearKernels;
+use crate::ops::linear::{LinearKernels, Sum, bwd_w_extents, bwd_x_shapes, fwd_shapes};
 use crate::tensor::{Shape, Tensor};
 
-/// `(…, in)` → `(…, out)`.
-pub(super) fn with_last(shape: &Shape, last: usize) -> Shape {
-    let mut dims = shape.dims().to_vec();
-    if let Some(d) = dims.last_mut() {
-        *d = last;
-    }
-    dims.into()
-}
-
 impl<L: Launcher> LinearKernels for Device<L> {
-    fn linear_fwd(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
-        let [n, k] = widths(w, "linear: w (out,in)")?;
-        let [rows, _] = x.rows_cols("linear: x (…,in)")?;
-        x.expect("linear: x (…,in)", with_last(x.shape(), k))?;
-        let (y, out) = self.empty::<bf16>([rows, padded(n)])?;
-        // SAFETY: x holds rows·k elements and w n·k, k a multiple of 8; y was made for rows of padded n.
-        unsafe { self.nt(out, [input(x)?, input(w)?], None, [rows, n, k], 1.0)? };
-        self.dense_rows(&y, with_last(x.shape(), n))
+    fn linear_fwd_group(&self, sums: &[Sum]) -> Result<Vec<Tensor>> {
+        // SAFETY: every x has the same rows, and they fit w's (out,in); `evaluated` pads them all and makes the results.
+        self.evaluated(sums, fwd_shapes(sums)?, |rows, sums| unsafe { self.nt(rows, sums) })
     }
 
-    fn linear_bwd_x(&self, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
-        let [n, k] = widths(w, "linear_bwd_x: w (out,in)")?;
-        let [rows, _] = dy.rows_cols("linear_bwd_x: dy (…,out)")?;
-        dy.expect("linear_bwd_x: dy (…,out)", with_last(dy.shape(), n))?;
-        let dys = self.padded_rows(dy, "linear_bwd_x: dy (…,out)")?;
-        let (dx, out) = self.empty::<bf16>(with_last(dy.shape(), k))?;
-        // SAFETY: dys holds rows of padded n, w n·k elements, dx rows·k; k is a multiple of 8.
-        unsafe { self.nn(out, [input(&dys)?, input(w)?], None, [rows, n, k], 1.0)? };
-        Ok(dx)
+    fn linear_bwd_x_group(&self, sums: &[Sum]) -> Result<Vec<Tensor>> {
+        // SAFETY: as above, with dy for x and the extents of w the other way round.
+        self.evaluated(sums, bwd_x_shapes(sums)?, |rows, sums| unsafe { self.nn(rows, sums) })
     }
 
     fn linear_bwd_w(&self, dy: &Tensor, x: &Tensor) -> Result<Tensor> {
-        let [rows, n] = dy.rows_cols("linear_bwd_w: dy (…,out)")?;
-        let [_, k] = x.rows_cols("linear_bwd_w: x (…,in)")?;
-        x.expect("linear_bwd_w: x (…,in)", with_last(dy.shape(), k))?;
-        vectors("the input width of a linear layer", k)?;
-        let dys = self.padded_rows(dy, "linear_bwd_w: dy (…,out)")?;
-        // SAFETY: dys holds rows of padded n, x rows·k elements, k a multiple of 8.
-        unsafe { self.tn([input(&dys)?, input(x)?], [rows, n, k]) }
+        let extents = bwd_w_extents(dy, x)?;
+        let (dy, x) = (self.padded_rows(dy, "linear_bwd_w: dy (…,out)")?, self.padded_rows(x, "linear_bwd_w: x (…,in)")?);
+        // SAFETY: both have padded rows, and as many.
+        unsafe { self.tn([input(&dy)?, input(&x)?], extents) }
+    }
+}
+
+impl<L: Launcher> Device<L> {
+    /// One launch for all sums, whose results have these shapes.
+    fn evaluated(
+        &self,
+        sums: &[Sum],
+        shapes: Vec<Shape>,
+        launch: impl FnOnce(usize, &[SumTo]) -> Result<()>,
+    ) -> Result<Vec<Tensor>> {
+        let (mut rows, mut operands, mut parts, mut results) = (0, Vec::new(), Vec::new(), Vec::new());
+        for (sum, shape) in sums.iter().zip(&shapes) {
+            let width = *shape.dims().last().expect("linear: results have a width");
+            let mut terms = Vec::new();
+            for (left, w) in &sum.terms {
+                let [left_rows, extent] = left.rows_cols("linear: x")?;
+                let (left, w) = (self.padded_rows(left, "linear: x")?, self.padded_rows(w, "linear: w")?);
+                terms.push(term(input(&left)?, input(&w)?, extent));
+                operands.extend([left, w]);
+                rows = left_rows;
+            }
+            let (result, to) = self.empty::<bf16>([rows, padded(width)])?;
+            parts.push(SumTo { to, width, scale: sum.scale, terms });
+            results.push(result);
+        }
+        launch(rows, &parts)?;
+        results.iter().zip(shapes).map(|(result, shape)| self.dense_rows(result, shape)).collect()
     }
 }

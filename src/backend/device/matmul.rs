@@ -1,12 +1,13 @@
 //! Products of matrices, for the ops that consist of them: tiles, slabs and padded rows.
 //!
 //! The kernels read and write rows of [`padded`] width, so that sixteen bytes never cross the end of a row. Widths of a model
-//! are multiples of 8; only ranks and vocabularies may not be, and those matrices are copied into padded rows and back.
+//! are multiples of 8; ranks and vocabularies may not be, and those matrices are copied into padded rows and back.
 #![allow(unsafe_code, reason = "calls kernels through their generated signatures")]
 
 use half::bf16;
 
-use super::{Device, In, Launcher, Out, Purpose, blocks, input, int, kernels as k, vectors};
+use super::kernels::matmul::{PARTS, Part, Products, TERMS, Term};
+use super::{Device, In, Launcher, Out, Purpose, blocks, input, int, kernels as k};
 use crate::error::Result;
 use crate::tensor::{Shape, Tensor};
 
@@ -21,12 +22,25 @@ pub(super) fn padded(width: usize) -> usize {
     width.next_multiple_of(k::matmul::VEC)
 }
 
-/// The second segment of a reduction: `left[·,rank]·right`, both padded.
-#[derive(Clone, Copy)]
-pub(super) struct Factors {
-    pub left: In<bf16>,
-    pub right: In<bf16>,
-    pub rank: usize,
+/// Where a sum of products goes, and what it is: one of a launch's results.
+pub(super) struct SumTo {
+    pub to: Out<bf16>,
+    pub width: usize,
+    pub scale: f32,
+    pub terms: Vec<Term>,
+}
+
+/// A product along `extent`.
+pub(super) fn term(left: In<bf16>, right: In<bf16>, extent: usize) -> Term {
+    Term { left, right, extent: int(extent) }
+}
+
+type Kernel = unsafe fn(&dyn Launcher, [u32; 3], Products) -> Result<()>;
+
+/// The entries of a kernel's table; what comes after them is never read.
+fn filled<T: Copy, const N: usize>(entries: &[T]) -> [T; N] {
+    assert!((1..=N).contains(&entries.len()), "matmul: a launch has room for {N} of these, got {}", entries.len());
+    std::array::from_fn(|i| entries[i.min(entries.len() - 1)])
 }
 
 enum Tile {
@@ -35,74 +49,63 @@ enum Tile {
 }
 
 impl Tile {
-    /// The tile for a result, and how many there are. Half of a large tile would lie beyond a result as narrow as a LoRA rank.
-    fn of(rows: usize, cols: usize) -> (Self, usize) {
-        let narrow = rows.min(cols) <= k::matmul::SMALL_TILE;
-        let tile = if !narrow && Self::Large.count(rows, cols) >= ENOUGH_TILES { Self::Large } else { Self::Small };
-        let tiles = tile.count(rows, cols);
+    /// The tile for results side by side, and how many there are. Half of a large tile would lie beyond a result as narrow as a
+    /// LoRA rank.
+    fn of(rows: usize, widths: &[usize]) -> (Self, usize) {
+        let narrow = widths.iter().all(|&cols| rows.min(cols) <= k::matmul::SMALL_TILE);
+        let tile = if !narrow && Self::Large.count(rows, widths) >= ENOUGH_TILES { Self::Large } else { Self::Small };
+        let tiles = tile.count(rows, widths);
         (tile, tiles)
     }
 
-    fn count(&self, rows: usize, cols: usize) -> usize {
+    fn count(&self, rows: usize, widths: &[usize]) -> usize {
         let side = match self {
             Self::Large => k::matmul::LARGE_TILE,
             Self::Small => k::matmul::SMALL_TILE,
         };
-        rows.div_ceil(side) * cols.div_ceil(side)
+        rows.div_ceil(side) * widths.iter().map(|cols| cols.div_ceil(side)).sum::<usize>()
     }
 }
 
 impl<L: Launcher> Device<L> {
-    /// `y[m,n] = alpha·(x[m,k]·w[n,k]ᵀ + left[m,r]·right[n,r]ᵀ)`.
+    /// `y[m,n] = scale·Σ x[m,k]·w[n,k]ᵀ` for every part, in one launch.
     ///
     /// # Safety
     /// Every matrix is there with all its rows, padded.
-    pub(super) unsafe fn nt(
-        &self,
-        y: Out<bf16>,
-        [x, w]: [In<bf16>; 2],
-        factors: Option<Factors>,
-        [m, n, k]: [usize; 3],
-        alpha: f32,
-    ) -> Result<()> {
-        let Factors { left, right, rank } = factors.unwrap_or(Factors { left: x, right: w, rank: 0 });
-        let (tile, tiles) = Tile::of(m, n);
-        if tiles == 0 {
-            return Ok(());
-        }
-        let kernel = match tile {
-            Tile::Large => k::matmul_nt,
-            Tile::Small => k::matmul_nt_small,
-        };
-        let grid = [blocks(tiles), 1, 1];
-        // SAFETY: the caller's promise; a rank of 0 reads no factors.
-        unsafe { kernel(self.launcher(), grid, y, x, w, left, right, int(m), int(n), int(k), int(rank), alpha) }
+    pub(super) unsafe fn nt(&self, rows: usize, parts: &[SumTo]) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.products(rows, parts, k::matmul_nt, k::matmul_nt_small) }
     }
 
-    /// `dx[m,k] = alpha·(dy[m,n]·w[n,k] + left[m,r]·right[r,k])`.
+    /// `dx[m,k] = scale·Σ dy[m,n]·w[n,k]` for every part, in one launch.
     ///
     /// # Safety
     /// Every matrix is there with all its rows, padded.
-    pub(super) unsafe fn nn(
-        &self,
-        dx: Out<bf16>,
-        [dy, w]: [In<bf16>; 2],
-        factors: Option<Factors>,
-        [m, n, k]: [usize; 3],
-        alpha: f32,
-    ) -> Result<()> {
-        let Factors { left, right, rank } = factors.unwrap_or(Factors { left: dy, right: w, rank: 0 });
-        let (tile, tiles) = Tile::of(m, k);
+    pub(super) unsafe fn nn(&self, rows: usize, parts: &[SumTo]) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.products(rows, parts, k::matmul_nn, k::matmul_nn_small) }
+    }
+
+    unsafe fn products(&self, rows: usize, sums: &[SumTo], large: Kernel, small: Kernel) -> Result<()> {
+        let widths: Vec<usize> = sums.iter().map(|s| s.width).collect();
+        let (tile, tiles) = Tile::of(rows, &widths);
         if tiles == 0 {
             return Ok(());
         }
         let kernel = match tile {
-            Tile::Large => k::matmul_nn,
-            Tile::Small => k::matmul_nn_small,
+            Tile::Large => large,
+            Tile::Small => small,
         };
-        let grid = [blocks(tiles), 1, 1];
-        // SAFETY: the caller's promise; a rank of 0 reads no factors.
-        unsafe { kernel(self.launcher(), grid, dx, dy, w, left, right, int(m), int(n), int(k), int(rank), alpha) }
+        let mut terms = Vec::new();
+        let part = |sum: &SumTo| {
+            let first = int(terms.len());
+            terms.extend_from_slice(&sum.terms);
+            Part { c: sum.to, width: int(sum.width), first, count: int(sum.terms.len()), alpha: sum.scale }
+        };
+        let parts: Vec<Part> = sums.iter().map(part).collect();
+        let products = Products { parts: filled::<_, PARTS>(&parts), terms: filled::<_, TERMS>(&terms), m: int(rows) };
+        // SAFETY: the caller's promise.
+        unsafe { kernel(self.launcher(), [blocks(tiles), 1, 1], products) }
     }
 
     /// `dw[n,k] = dy[m,n]ᵀ·x[m,k]`, a dense f32 tensor. The number of slabs, and so every rounding, depends on the shape only.
@@ -110,7 +113,7 @@ impl<L: Launcher> Device<L> {
     /// # Safety
     /// Both matrices are there with all their rows, padded.
     pub(super) unsafe fn tn(&self, [dy, x]: [In<bf16>; 2], [m, n, k]: [usize; 3]) -> Result<Tensor> {
-        let (tile, tiles) = Tile::of(n, k);
+        let (tile, tiles) = Tile::of(n, &[k]);
         let (dw, dw_out) = self.empty_for::<f32>(Purpose::Gradients, [n, k])?;
         if tiles == 0 {
             return Ok(dw);
@@ -167,11 +170,4 @@ impl<L: Launcher> Device<L> {
         }
         Ok(to)
     }
-}
-
-/// The input and output widths of a weight `(out, in)`: `in` is read sixteen bytes at a time.
-pub(super) fn widths(w: &Tensor, what: &'static str) -> Result<[usize; 2]> {
-    let [n, k] = w.dims(what)?;
-    vectors("the input width of a linear layer", k)?;
-    Ok([n, k])
 }

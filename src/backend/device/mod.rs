@@ -12,7 +12,6 @@ mod embedding;
 mod fault;
 mod launch;
 mod linear;
-mod lora_linear;
 mod matmul;
 mod meter;
 mod optim;
