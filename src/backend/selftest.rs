@@ -8,7 +8,7 @@ use super::{Cpu, Kernels};
 use crate::error::Result;
 use crate::ops::attention::{AttentionSaved, Segments};
 use crate::ops::cross_entropy::{IGNORE, Targets};
-use crate::ops::lora_linear::LoraWeights;
+use crate::ops::linear::{Group, Lora, Projection};
 use crate::ops::optim::{AdamWStep, AdamWTensor};
 use crate::ops::rope::RopeFreqs;
 use crate::tensor::{Shape, Tensor};
@@ -72,7 +72,7 @@ pub fn self_test(device: &dyn Kernels) -> Result<Vec<Check>> {
         Test::rope,
         Test::embedding,
         Test::linear,
-        Test::lora_linear,
+        Test::projections,
         Test::attention,
         Test::cross_entropy,
         Test::adamw,
@@ -197,22 +197,30 @@ impl Test<'_> {
         self.compare(results, inputs, |k, [x, w, dy]| Ok([k.linear_fwd(x, w)?, k.linear_bwd_x(dy, w)?, k.linear_bwd_w(dy, x)?]))
     }
 
-    fn lora_linear(&mut self) -> Result<()> {
-        let inputs = [ramp([B, T, C], 0.1), ramp([F, C], 0.7), ramp([R, C], 1.1), ramp([F, R], 2.2), ramp([B, T, F], 1.9)];
+    /// Two projections of one input, the first with factors.
+    fn projections(&mut self) -> Result<()> {
+        let first = [ramp([F, C], 0.7), ramp([R, C], 1.1), ramp([F, R], 2.2), ramp([B, T, F], 1.9)];
+        let second = [ramp([D, C], 0.4), ramp([B, T, D], 2.6)];
+        let ([w, a, b, dy], [w2, dy2]) = (first, second);
         // Beside the result, the product with the first factor is rounded.
         let twice = 2.0 * ROUNDING + F32;
         let results = [
-            ("lora_linear", twice),
-            ("lora_linear gradient", twice),
-            ("lora_linear A gradient", twice),
-            ("lora_linear B gradient", twice),
+            ("projection with factors", twice),
+            ("projection beside it", twice),
+            ("gradient of two projections", twice),
+            ("projection weight gradient", F32),
+            ("factor A gradient", twice),
+            ("factor B gradient", twice),
+            ("second weight gradient", F32),
         ];
-        self.compare(results, inputs, |k, [x, w, a, b, dy]| {
-            let weights = LoraWeights { w: w.clone(), a: a.clone(), b: b.clone(), scale: 0.5 };
-            let (y, u) = k.lora_linear_fwd(x, &weights)?;
-            let grads = k.lora_linear_bwd(dy, x, &u, &weights, true)?;
-            let [dx, da, db] = [grads.dx, grads.da, grads.db].map(|g| g.expect("self-test: every gradient was asked for"));
-            Ok([y, dx, da, db])
+        self.compare(results, [ramp([B, T, C], 0.1), w, a, b, dy, w2, dy2], |k, [x, w, a, b, dy, w2, dy2]| {
+            let lora = Some(Lora { a: a.clone(), b: b.clone(), scale: 0.5 });
+            let projections = [Projection { w: w.clone(), lora }, Projection { w: w2.clone(), lora: None }];
+            let group = Group { x: x.clone(), projections };
+            let (y, u) = group.forward(k)?;
+            let grads = group.backward(k, &u, &[Some(dy.clone()), Some(dy2.clone())], &group.map(|_| true))?;
+            let results: Vec<_> = y.into_iter().chain(grads.into_vec().into_iter().flatten()).collect();
+            Ok(results.try_into().expect("self-test: every gradient was asked for"))
         })
     }
 
