@@ -211,7 +211,9 @@ pub fn plan(config: &RunConfig) -> Result<()> {
         format_bytes(peak.total()),
         peak.name,
     ))?;
-    config.train.mem_limit.map_or(Ok(()), |limit| plan.check(config, &model, limit))
+    let Some(limit) = config.train.mem_limit else { return Ok(()) };
+    plan.check(config, &model, limit)?;
+    print(&format!("fits into {}, {} are left\n", format_bytes(limit), format_bytes(limit - peak.total())))
 }
 
 /// `ltrain merge`.
