@@ -1,0 +1,80 @@
+//! `ltrain bench`: every op at real sizes, verified against the CPU, timed, and compared with what the device can do.
+//!
+//! Rates count what an op must do: pairs of query and key that see each other, bytes that must come from memory or go there. Two
+//! calls that do nothing else, a copy and a large matrix product, are measured first; the others' rates are shares of theirs.
+
+mod dims;
+mod inputs;
+mod measure;
+mod op;
+mod ops;
+mod table;
+
+pub use dims::Dims;
+pub use inputs::Inputs;
+pub use measure::{Outcome, Times};
+pub use op::{Cost, Op};
+pub use table::Row;
+
+use std::path::PathBuf;
+
+use self::inputs::Values;
+use self::measure::Bench;
+use self::table::Table;
+use crate::backend::Kernels;
+use crate::config::choices::Shapes;
+use crate::error::Result;
+
+/// What to measure, and how long.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Beginnings of names of ops; all ops when there are none.
+    pub only: Vec<String>,
+    /// Models whose sizes are used.
+    pub shapes: Vec<Shapes>,
+    /// Row lengths.
+    pub tokens: Vec<usize>,
+    /// About how long each op is timed.
+    pub seconds: f64,
+    /// Bytes that may be used.
+    pub limit: u64,
+    /// Where a JSON object per row is appended.
+    pub json: Option<PathBuf>,
+}
+
+/// Names of all ops that begin with one of these words, in the order of the table.
+pub fn names(only: &[String]) -> Vec<String> {
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|word| name.starts_with(word.as_str()));
+    ops::all().into_iter().map(|op| op.name).filter(|name| wanted(name)).collect()
+}
+
+/// Measures and shows a row for every op at every size, as soon as it is there.
+///
+/// # Errors
+/// Those of writing. What an op does wrong is in its row.
+pub fn run(kernels: &dyn Kernels, device: &str, plan: &Plan, show: &mut dyn FnMut(&str) -> Result<()>) -> Result<Vec<Row>> {
+    let values = Values::draw();
+    let bench = Bench { kernels, values: &values, limit: plan.limit, seconds: plan.seconds };
+    let mut table = Table::new(device, plan.json.clone(), show)?;
+    let element = if kernels.rounds() { 2 } else { 4 };
+    let mut measured = |op: &Op, shapes: Shapes, dims: &Dims| {
+        let limits = table.limits;
+        table.push(Row::new(op, shapes, dims, bench.measure(op, dims), limits))
+    };
+    let largest = plan.shapes.iter().map(|&s| (s, Dims::of(s, 0, element))).max_by_key(|(_, d)| d.limits);
+    if let Some((shapes, dims)) = &largest {
+        for op in ops::limits() {
+            measured(&op, *shapes, dims)?;
+        }
+    }
+    let chosen = names(&plan.only);
+    for &shapes in &plan.shapes {
+        for op in ops::all().iter().filter(|op| chosen.contains(&op.name)) {
+            let lengths = if op.per_token { plan.tokens.as_slice() } else { &[0] };
+            for &tokens in lengths {
+                measured(op, shapes, &Dims::of(shapes, tokens, element))?;
+            }
+        }
+    }
+    Ok(table.rows)
+}
