@@ -88,7 +88,9 @@ impl Bench<'_> {
     pub fn measure(&self, op: &Op, dims: &Dims) -> Outcome {
         let done = self.verified(op, &dims.small()).and_then(|wrong| wrong.map_or_else(|| self.timed(op, dims), Ok));
         done.unwrap_or_else(|error| match error {
-            Error::Fault(Fault::Memory { wanted, used, limit }) => Outcome::TooLarge { needs: used + wanted, free: limit },
+            Error::Fault(Fault::Memory { wanted, usage, .. }) => {
+                Outcome::TooLarge { needs: usage.used.iter().sum::<u64>() + wanted, free: usage.limit }
+            }
             error => Outcome::Failed(error.to_string()),
         })
     }

@@ -23,7 +23,7 @@ use self::measure::Bench;
 use self::table::Table;
 use crate::backend::Kernels;
 use crate::config::choices::Shapes;
-use crate::error::Result;
+use crate::error::{Explain, Explanation, Result};
 
 /// What to measure, and how long.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +42,23 @@ pub struct Plan {
     pub json: Option<PathBuf>,
 }
 
+/// Ops that were not timed because they are wrong or broke.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} of {of} measurements failed", rows.len())]
+pub struct Unmeasured {
+    /// Their lines in the table.
+    pub rows: Vec<String>,
+    /// Measurements in all.
+    pub of: usize,
+}
+
+impl Explain for Unmeasured {
+    fn explain(&self) -> Explanation {
+        let e = self.rows.iter().fold(Explanation::new("E505"), |e, row| e.fact(row));
+        e.help("do not train on this device: `ltrain doctor` compares every kernel with the CPU")
+    }
+}
+
 /// Names of all ops that begin with one of these words, in the order of the table.
 pub fn names(only: &[String]) -> Vec<String> {
     let wanted = |name: &str| only.is_empty() || only.iter().any(|word| name.starts_with(word.as_str()));
@@ -51,7 +68,7 @@ pub fn names(only: &[String]) -> Vec<String> {
 /// Measures and shows a row for every op at every size, as soon as it is there.
 ///
 /// # Errors
-/// Those of writing. What an op does wrong is in its row.
+/// Those of writing. What an op does wrong is in its row, see [`verdict`].
 pub fn run(kernels: &dyn Kernels, device: &str, plan: &Plan, show: &mut dyn FnMut(&str) -> Result<()>) -> Result<Vec<Row>> {
     let values = Values::draw();
     let bench = Bench { kernels, values: &values, limit: plan.limit, seconds: plan.seconds };
@@ -77,4 +94,13 @@ pub fn run(kernels: &dyn Kernels, device: &str, plan: &Plan, show: &mut dyn FnMu
         }
     }
     Ok(table.rows)
+}
+
+/// An error unless everything that had room was right.
+///
+/// # Errors
+/// [`Unmeasured`].
+pub fn verdict(rows: &[Row]) -> Result<()> {
+    let wrong: Vec<String> = rows.iter().filter(|row| !row.is_right()).map(|row| row.to_string()).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(Unmeasured { rows: wrong, of: rows.len() }.into()) }
 }

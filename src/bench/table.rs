@@ -1,5 +1,6 @@
 //! Rows for people and, as JSON, for programs.
 
+use std::fmt;
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -66,25 +67,6 @@ impl Row {
         matches!(self.outcome, Outcome::Timed(_) | Outcome::TooLarge { .. })
     }
 
-    fn line(&self) -> String {
-        let result = match &self.outcome {
-            Outcome::Timed(times) => {
-                let rate = match self.cost {
-                    Cost::Bytes(_) => format!("{:.1} GB/s", self.rate().unwrap_or(f64::NAN) / 1e9),
-                    Cost::Flops(_) => format!("{:.1} TFLOP/s", self.rate().unwrap_or(f64::NAN) / 1e12),
-                };
-                let share = self.share.map_or_else(String::new, |share| format!("{:.0}%", share * 100.0));
-                format!("{:>10} {:>10} {rate:>15} {share:>6}", duration(times.median()), duration(times.at(0.9)))
-            }
-            Outcome::TooLarge { needs, free } => format!("skipped: needs {} of {}", format_bytes(*needs), format_bytes(*free)),
-            Outcome::Wrong { output, error, allowed } => {
-                format!("WRONG: result {output} is off by {error:.1e}, allowed {allowed:.1e}; not timed")
-            }
-            Outcome::Failed(reason) => format!("FAILED: {reason}"),
-        };
-        format!("{:<27} {:<5} {:<30} {result}", self.op, self.shapes.name(), self.shape)
-    }
-
     fn json(&self) -> serde_json::Value {
         let mut row =
             json!({ "who": "ltrain", "op": self.op, "model": self.shapes.name(), "tokens": self.tokens, "shape": self.shape });
@@ -107,6 +89,27 @@ impl Row {
             Outcome::Failed(reason) => row["failed"] = json!(reason),
         }
         row
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let result = match &self.outcome {
+            Outcome::Timed(times) => {
+                let rate = match self.cost {
+                    Cost::Bytes(_) => format!("{:.1} GB/s", self.rate().unwrap_or(f64::NAN) / 1e9),
+                    Cost::Flops(_) => format!("{:.1} TFLOP/s", self.rate().unwrap_or(f64::NAN) / 1e12),
+                };
+                let share = self.share.map_or_else(String::new, |share| format!("{:.0}%", share * 100.0));
+                format!("{:>10} {:>10} {rate:>15} {share:>6}", duration(times.median()), duration(times.at(0.9)))
+            }
+            Outcome::TooLarge { needs, free } => format!("skipped: needs {} of {}", format_bytes(*needs), format_bytes(*free)),
+            Outcome::Wrong { output, error, allowed } => {
+                format!("WRONG: result {output} is off by {error:.1e}, allowed {allowed:.1e}; not timed")
+            }
+            Outcome::Failed(reason) => format!("FAILED: {reason}"),
+        };
+        write!(f, "{:<27} {:<5} {:<30} {result}", self.op, self.shapes.name(), self.shape)
     }
 }
 
@@ -151,7 +154,7 @@ impl<'a> Table<'a> {
             Cost::Flops(_) => &mut self.limits.flops,
         };
         *limit = limit.or(row.rate());
-        (self.show)(&format!("{}\n", row.line()))?;
+        (self.show)(&format!("{row}\n"))?;
         self.append(&row.json())?;
         self.rows.push(row);
         Ok(())
