@@ -4,6 +4,7 @@ use super::dims::Dims;
 use super::inputs::{Inputs, Values};
 use super::op::{Call, Op};
 use crate::backend::device::Fault;
+use crate::backend::selftest::difference;
 use crate::backend::{Cpu, Device, Kernels, Meta};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -161,14 +162,4 @@ fn needs(op: &Op, dims: &Dims) -> Result<u64> {
     Set::new((op.inputs)(&Inputs::counted(&device), dims)?).call(&device)?;
     // It counts bf16 where the CPU has f32.
     Ok(device.launcher().usage().peak() * dims.element as u64 / 2)
-}
-
-/// Largest difference over the largest wanted value.
-fn difference(got: &Tensor, want: &Tensor) -> Result<f64> {
-    got.expect("bench: result", want.shape())?;
-    let (got, want) = (got.to_host_f32()?, want.to_host_f32()?);
-    let (got, want) = (got.as_f32()?, want.as_f32()?);
-    let top = want.iter().fold(0f64, |top, &w| top.max(f64::from(w).abs())).max(f64::MIN_POSITIVE);
-    let off = |(&g, &w): (&f32, &f32)| (f64::from(g) - f64::from(w)).abs() / top;
-    Ok(got.iter().zip(want).map(off).fold(0.0, |worst, off| if off.is_nan() { f64::INFINITY } else { worst.max(off) }))
 }

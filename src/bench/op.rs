@@ -7,11 +7,6 @@ use crate::tensor::Tensor;
 use super::dims::Dims;
 use super::inputs::Inputs;
 
-/// Largest relative error of one rounding to bf16.
-pub const ROUNDING: f64 = 1.0 / 256.0;
-/// What f32 sums in another order, and hardware's `exp2` and `sin`, may be off by.
-pub const F32: f64 = 1e-4;
-
 /// What a call costs at least.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Cost {

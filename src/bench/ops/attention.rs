@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::backend::selftest::{F32, ROUNDING};
 use crate::bench::Dims;
-use crate::bench::op::{Cost, F32, Op, ROUNDING};
+use crate::bench::op::{Cost, Op};
 use crate::data::Attend;
 use crate::ops::attention::{AttentionSaved, Segments};
 

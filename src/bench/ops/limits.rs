@@ -1,6 +1,7 @@
 //! What rates are compared with: a copy in the device's memory and a large matrix product.
 
-use crate::bench::op::{Cost, F32, Op, ROUNDING};
+use crate::backend::selftest::{F32, ROUNDING};
+use crate::bench::op::{Cost, Op};
 use crate::error::Result;
 use crate::tensor::{Buffer, Tensor};
 use crate::units::format_bytes;

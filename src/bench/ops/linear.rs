@@ -1,8 +1,9 @@
 //! Matrix products of a layer, alone and with a low-rank addition.
 
+use crate::backend::selftest::{F32, ROUNDING};
 use crate::bench::Dims;
 use crate::bench::dims::RANK;
-use crate::bench::op::{Cost, F32, Op, ROUNDING};
+use crate::bench::op::{Cost, Op};
 use crate::ops::lora_linear::LoraWeights;
 
 /// A layer's weights; those that read the same input are one product.

@@ -1,7 +1,8 @@
 //! Ops that stream through activations: what they cost is memory traffic.
 
+use crate::backend::selftest::{F32, ROUNDING};
 use crate::bench::Dims;
-use crate::bench::op::{Cost, F32, Op, ROUNDING};
+use crate::bench::op::{Cost, Op};
 use crate::ops::rope::{RopeFreqs, RopeTable};
 use crate::tensor::Tensor;
 

@@ -1,8 +1,9 @@
 //! Both ends of the model, and the optimiser.
 
+use crate::backend::selftest::{F32, ROUNDING};
 use crate::bench::dims::{Dims, RANK};
 use crate::bench::inputs::Inputs;
-use crate::bench::op::{Call, Cost, F32, Op, ROUNDING};
+use crate::bench::op::{Call, Cost, Op};
 use crate::error::Result;
 use crate::ops::cross_entropy::{IGNORE, Targets};
 use crate::ops::optim::{AdamWStep, AdamWTensor};
