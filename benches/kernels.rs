@@ -1,5 +1,6 @@
-//! Every op at real sizes: `cargo bench --bench kernels -- [--only OP,…] [--shapes 8b,1b] [--tokens 4k,…] [--seconds S] [--json FILE]`,
-//! the same as `ltrain bench`. Peers: `benches/peers/torch_gpu.py`; both in one table: `scripts/compare_peers.py`.
+//! Every op at real sizes, the same as `ltrain bench`: `cargo bench --bench kernels -- [--only OP,…] [--shapes 8b,1b] …`.
+//!
+//! Peers: `benches/peers/torch_gpu.py`; both in one table: `scripts/compare_peers.py`.
 
 use std::process::ExitCode;
 

@@ -126,11 +126,12 @@ fn the_command_prints_a_table_appends_json_and_joins_with_peers() {
     let time = fwd["median_s"].as_f64().unwrap();
     let peer = |name: &str, factor: f64| {
         let row = serde_json::json!({
-            "who": "torch", "peer": name, "op": "rms_norm fwd", "model": "tiny", "tokens": 96, "bytes": 1.0, "median_s": time * factor,
+            "who": "torch", "peer": name, "op": "rms_norm fwd", "model": "tiny", "tokens": 96, "bytes": 1.0,
+            "median_s": time * factor,
         });
         format!("{row}\n")
     };
-    let unknown = "{\"who\": \"torch\", \"peer\": \"x\", \"op\": \"rms_norm sideways\", \"model\": \"tiny\", \"tokens\": 96, \"median_s\": 1}\n";
+    let unknown = r#"{"who": "torch", "peer": "x", "op": "rms_norm sideways", "model": "tiny", "tokens": 96, "median_s": 1}"#;
     std::fs::write(at("theirs.jsonl"), peer("slow", 3.0) + &peer("fast", 2.0) + unknown).unwrap();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/compare_peers.py");
     let output = Command::new("python3").args([script, &ours, &at("theirs.jsonl")]).output().unwrap();

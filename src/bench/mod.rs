@@ -74,23 +74,23 @@ pub fn run(kernels: &dyn Kernels, device: &str, plan: &Plan, show: &mut dyn FnMu
     let bench = Bench { kernels, values: &values, limit: plan.limit, seconds: plan.seconds };
     let mut table = Table::new(device, plan.json.clone(), show)?;
     let element = if kernels.rounds() { 2 } else { 4 };
-    let mut measured = |op: &Op, shapes: Shapes, dims: &Dims| {
-        let limits = table.limits;
-        table.push(Row::new(op, shapes, dims, bench.measure(op, dims), limits))
-    };
-    let largest = plan.shapes.iter().map(|&s| (s, Dims::of(s, 0, element))).max_by_key(|(_, d)| d.limits);
-    if let Some((shapes, dims)) = &largest {
-        for op in ops::limits() {
-            measured(&op, *shapes, dims)?;
+    let mut measure = |op: &Op, shapes: Shapes, lengths: &[usize]| -> Result<()> {
+        // The small case has no length of the large one's.
+        let wrong = bench.verify(op, &Dims::of(shapes, 0, element));
+        for &tokens in if op.per_token { lengths } else { &[0] } {
+            let dims = Dims::of(shapes, tokens, element);
+            let outcome = wrong.clone().unwrap_or_else(|| bench.time(op, &dims));
+            table.push(Row::new(op, shapes, &dims, outcome, table.limits))?;
         }
+        Ok(())
+    };
+    if let Some(&largest) = plan.shapes.iter().max_by_key(|&&s| Dims::of(s, 0, element).limits) {
+        ops::limits().iter().try_for_each(|op| measure(op, largest, &[]))?;
     }
     let chosen = names(&plan.only);
     for &shapes in &plan.shapes {
         for op in ops::all().iter().filter(|op| chosen.contains(&op.name)) {
-            let lengths = if op.per_token { plan.tokens.as_slice() } else { &[0] };
-            for &tokens in lengths {
-                measured(op, shapes, &Dims::of(shapes, tokens, element))?;
-            }
+            measure(op, shapes, &plan.tokens)?;
         }
     }
     Ok(table.rows)
