@@ -51,25 +51,34 @@ impl Memory for Lazy {
         self.0.alloc(bytes, purpose)
     }
     unsafe fn free(&self, address: u64, bytes: usize, purpose: Purpose) {
+        // SAFETY: the caller\'s promise, passed on.
         unsafe { self.0.free(address, bytes, purpose) }
     }
     unsafe fn upload(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        // SAFETY: the caller\'s promise, passed on.
         unsafe { self.0.upload(address, bytes) }
     }
     unsafe fn download(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
+        // SAFETY: the caller\'s promise, passed on.
         unsafe { self.0.download(address, bytes) }
     }
     unsafe fn zero(&self, address: u64, bytes: usize) -> Result<()> {
+        // SAFETY: the caller\'s promise, passed on.
         unsafe { self.0.zero(address, bytes) }
     }
     unsafe fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
+        // SAFETY: the caller\'s promise, passed on.
         unsafe { self.0.copy(to, from, bytes) }
     }
 }
 
 impl Launcher for Lazy {
     unsafe fn launch(&self, kernel: &'static Kernel, grid: [u32; 3], args: &mut [*mut c_void]) -> Result<()> {
-        if kernel.name == self.1 { Ok(()) } else { unsafe { self.0.launch(kernel, grid, args) } }
+        if kernel.name == self.1 {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise, passed on.
+        unsafe { self.0.launch(kernel, grid, args) }
     }
 }
 

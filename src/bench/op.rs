@@ -19,6 +19,9 @@ pub enum Cost {
 /// A call on inputs of its own, in memory already. Returns what was computed.
 pub type Call = Box<dyn FnMut(&dyn Kernels) -> Result<Vec<Tensor>>>;
 
+/// Makes a call's inputs at one size.
+pub type MakeCall = Box<dyn Fn(&Inputs, &Dims) -> Result<Call>>;
+
 /// One row of the table at every size.
 pub struct Op {
     /// Op, pass and variant: what peers' results are joined by.
@@ -28,7 +31,7 @@ pub struct Op {
     /// What it costs.
     pub cost: Box<dyn Fn(&Dims) -> Cost>,
     /// Makes its inputs.
-    pub inputs: Box<dyn Fn(&Inputs, &Dims) -> Result<Call>>,
+    pub inputs: MakeCall,
     /// How far each output may be from the CPU's, over the CPU's largest value: what roundings explain.
     pub allowed: Vec<f64>,
     /// Whether the number of tokens matters to it.
