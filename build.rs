@@ -19,7 +19,11 @@ fn kernels() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-env-changed={name}");
     }
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-    let kernels = ptx_build::Kernels::in_dir("kernels")?;
+    let emulated = std::env::var_os("CARGO_FEATURE_EMU").is_some();
+    let mut kernels = ptx_build::Kernels::in_dir("kernels")?;
+    if emulated {
+        kernels = kernels.and("kernels/host/tests", ptx_build::Where::Emulation)?;
+    }
     let images = match ptx_build::find(&|name| std::env::var_os(name)) {
         Ok(nvcc) => kernels.compile(&nvcc, &HOT, &out)?,
         Err(error) if error.asked => return Err(error.into()),
@@ -29,7 +33,7 @@ fn kernels() -> Result<(), Box<dyn Error>> {
         }
     };
     kernels.write_bindings(&images, &out)?;
-    if std::env::var_os("CARGO_FEATURE_EMU").is_some() {
+    if emulated {
         kernels.emulated(&out)?;
     }
     Ok(())

@@ -16,7 +16,6 @@ constexpr int kPad = 8;         // values between the rows of a tile
 constexpr int kValueBytes = 2;  // of a bf16
 
 constexpr float kLog2e = 1.4426950408889634f;
-constexpr float kLn2 = 0.6931471805599453f;
 constexpr float kLowest = -1e30f;  // loses against every score, and its distance to -inf is not NaN
 constexpr float kSlack = 8.0f;     // a softmax lets its weights grow to 2^kSlack
 
@@ -180,7 +179,7 @@ template <int M> struct Softmax {
     }
 
     // Makes the maximum of a row its reference where the two have come too far apart.
-    template <int N, int W> DEV void refer(const float (&scores)[N][4], float (&out)[W][4], int m, float scale2) {
+    template <int N, int W> DEV void follow_maximum(const float (&scores)[N][4], float (&out)[W][4], int m, float scale2) {
         float high[2];
         bool far = false;
         #pragma unroll
@@ -207,7 +206,7 @@ template <int M> struct Softmax {
     DEV void step(uint32_t (&weights)[M][N][2], const float (&scores)[M][N][4], float (&out)[M][W][4], float scale2) {
         #pragma unroll
         for (int m = 0; m < M; m++) {
-            refer(scores[m], out[m], m, scale2);
+            follow_maximum(scores[m], out[m], m, scale2);
             // Both rows of a fragment in turn: its scores leave whole register quads to the weights.
             #pragma unroll
             for (int n = 0; n < N; n++) {

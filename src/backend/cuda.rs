@@ -4,6 +4,7 @@
 //! is given back can be handed out again at once: whoever gets it queues behind whoever had it.
 #![allow(unsafe_code, reason = "calls the CUDA driver")]
 
+mod clock;
 mod modules;
 mod staging;
 
@@ -15,7 +16,7 @@ use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, result,
 
 use self::staging::Staging;
 use super::device::{Fault, Image, Kernel, Launcher, Memory, Purpose, Usage};
-use super::gpu::{DeviceError, Usable};
+use super::gpu::{DeviceError, Usable, Version};
 use crate::error::Result;
 
 /// What the GPU keeps free when no limit is given: for pieces too small to use and for what other programs take meanwhile.
@@ -39,7 +40,11 @@ pub struct Cuda {
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
     name: String,
+    arch: &'static str,
+    /// Bytes of shared memory that a block can have.
+    most_shared: u32,
     free: u64,
+    driver: Version,
     launches: Launches,
 }
 
@@ -64,11 +69,15 @@ impl Cuda {
         let context = CudaContext::new(on.gpu.ordinal as usize).map_err(starts)?;
         let stream = context.new_stream().map_err(starts)?;
         keep_memory(&context).map_err(starts)?;
-        let functions = modules::load(&context, on.arch, images, kernels)?;
+        let shared = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let most_shared = context.attribute(shared).map_err(starts)?.unsigned_abs();
+        let fitting: Vec<_> = kernels.iter().copied().filter(|kernel| kernel.shared <= most_shared).collect();
+        let functions = modules::load(&context, on.arch, images, &fitting)?;
         let staging = Staging::new(&context).map_err(starts)?;
         let (free, _) = context.mem_get_info().map_err(starts)?;
         let flight = Mutex::new(Flight { lost: None, last: None, staging });
-        Ok(Self { functions, flight, stream, context, name: on.gpu.name.clone(), free: free as u64, launches })
+        let (name, arch, free, driver) = (on.gpu.name.clone(), on.arch, free as u64, on.cuda);
+        Ok(Self { functions, flight, stream, context, name, arch, most_shared, free, driver, launches })
     }
 
     /// Bytes that were free after the start.
@@ -111,6 +120,16 @@ impl Cuda {
             flight.lost = Some(fault.clone());
             fault
         })
+    }
+
+    /// Why a kernel was not loaded.
+    fn lacks(&self, kernel: &Kernel) -> String {
+        match kernel.shared > self.most_shared {
+            true => {
+                format!("it needs {} bytes of shared memory per block, {} has {}", kernel.shared, self.name, self.most_shared)
+            }
+            false => format!("{}.cu is not compiled for {}", kernel.file, self.arch),
+        }
     }
 
     /// Waits for everything queued.
@@ -250,10 +269,7 @@ impl Memory for Cuda {
 impl Launcher for Cuda {
     unsafe fn launch(&self, kernel: &'static Kernel, grid: [u32; 3], args: &mut [*mut c_void]) -> Result<()> {
         let fault = |reason| Fault::Launch { kernel: kernel.name, grid, reason };
-        let Some(function) = self.functions.get(kernel.name) else {
-            let reason = format!("{} needs {} bytes of shared memory per block, this GPU has less", kernel.name, kernel.shared);
-            return Err(fault(reason).into());
-        };
+        let Some(function) = self.functions.get(kernel.name) else { return Err(fault(self.lacks(kernel)).into()) };
         let [x, y, z] = grid;
         Ok(self.call(fault, |flight| {
             flight.last = (self.launches == Launches::Queued).then_some((kernel, grid));
@@ -268,6 +284,10 @@ impl Launcher for Cuda {
                 Launches::Awaited => self.wait(flight),
             }
         })?)
+    }
+
+    fn timed(&self, runs: usize, work: &mut dyn FnMut(usize) -> Result<()>) -> Result<Vec<f64>> {
+        self.timed_by_events(runs, work)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
-use super::device::{Fault, Kernel, Launcher, Memory, Purpose, Usage};
+use super::device::{Fault, Kernel, Launcher, Memory, Purpose, TensorMap, Usage};
 use crate::error::Result;
 
 #[repr(C)]
@@ -18,7 +18,7 @@ struct SimtMode {
 }
 
 macro_rules! simt {
-    ($build:ident: $launch:ident $last_error:ident $malloc:ident $free:ident $check_range:ident) => {
+    ($build:ident: $launch:ident $last_error:ident $malloc:ident $free:ident $check_range:ident $tensor_map:ident) => {
         unsafe extern "C" {
             fn $launch(
                 name: *const c_char,
@@ -32,15 +32,32 @@ macro_rules! simt {
             fn $malloc(bytes: usize) -> *mut c_void;
             fn $free(memory: *mut c_void) -> c_int;
             fn $check_range(memory: *const c_void, bytes: usize, write: c_int) -> c_int;
+            fn $tensor_map(
+                map: *mut c_void,
+                base: *mut c_void,
+                element_size: u32,
+                columns: u64,
+                rows: u64,
+                row_stride: u64,
+                box_columns: u32,
+                box_rows: u32,
+                swizzle: u32,
+            ) -> c_int;
         }
 
-        const $build: Calls =
-            Calls { launch: $launch, last_error: $last_error, malloc: $malloc, free: $free, check_range: $check_range };
+        const $build: Calls = Calls {
+            launch: $launch,
+            last_error: $last_error,
+            malloc: $malloc,
+            free: $free,
+            check_range: $check_range,
+            tensor_map: $tensor_map,
+        };
     };
 }
 
-simt!(PLAIN: simt_launch simt_last_error simt_malloc simt_free simt_check_range);
-simt!(RACE: simt_race_launch simt_race_last_error simt_race_malloc simt_race_free simt_race_check_range);
+simt!(PLAIN: simt_launch simt_last_error simt_malloc simt_free simt_check_range simt_tensor_map);
+simt!(RACE: simt_race_launch simt_race_last_error simt_race_malloc simt_race_free simt_race_check_range simt_race_tensor_map);
 
 /// The functions of one build of the emulation.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +67,7 @@ struct Calls {
     malloc: unsafe extern "C" fn(usize) -> *mut c_void,
     free: unsafe extern "C" fn(*mut c_void) -> c_int,
     check_range: unsafe extern "C" fn(*const c_void, usize, c_int) -> c_int,
+    tensor_map: unsafe extern "C" fn(*mut c_void, *mut c_void, u32, u64, u64, u64, u32, u32, u32) -> c_int,
 }
 
 /// How the emulation runs kernels.
@@ -68,6 +86,15 @@ pub enum EmuMode {
     Race,
 }
 
+/// How TMA scatters the rows of a box over the banks of shared memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swizzle {
+    /// Not at all.
+    None = 0,
+    /// Within 128 bytes.
+    Bytes128 = 3,
+}
+
 /// The emulated device.
 #[derive(Debug)]
 pub struct Emu {
@@ -79,6 +106,19 @@ impl Emu {
     /// A device that runs kernels in one way.
     pub fn new(mode: EmuMode) -> Self {
         Self { mode, calls: if mode == EmuMode::Race { RACE } else { PLAIN } }
+    }
+
+    /// A view of a bf16 matrix `(rows, columns)` at `address`, in square boxes of `side` elements; swizzled by 128 bytes or not.
+    pub fn tensor_map(&self, address: u64, [rows, columns]: [u64; 2], side: u32, swizzle: Swizzle) -> Result<TensorMap> {
+        let mut map = TensorMap([0; 16]);
+        let to = (&raw mut map).cast();
+        // SAFETY: the map has the 128 bytes that are written; the address is only kept in it.
+        match unsafe {
+            (self.calls.tensor_map)(to, address as *mut c_void, 2, columns, rows, columns * 2, side, side, swizzle as u32)
+        } {
+            0 => Ok(map),
+            _ => Err(Fault::Copy { action: "describe", bytes: rows * columns * 2, reason: self.last_error() }.into()),
+        }
     }
 
     fn last_error(&self) -> String {

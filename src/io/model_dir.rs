@@ -121,9 +121,16 @@ impl ModelDir {
     ///
     /// # Errors    [`ModelError::NotFinite`]; [`ModelError::NotTied`].
     pub fn load(&self) -> Result<Vec<(String, Tensor)>> {
+        self.load_with(|view| view.to_tensor())
+    }
+
+    /// All tensors as `read` makes them, one after the other, in the order of [`expected_tensors`].
+    ///
+    /// # Errors    [`ModelError::NotTied`], and those of `read`.
+    pub fn load_with(&self, read: impl Fn(TensorView<'_>) -> Result<Tensor>) -> Result<Vec<(String, Tensor)>> {
         self.check_tying()?;
         let load = |(name, _): (String, Vec<usize>)| {
-            let tensor = self.view(&name)?.to_tensor()?;
+            let tensor = read(self.view(&name)?)?;
             Ok((name, tensor))
         };
         expected_tensors(&self.config).into_iter().map(load).collect()

@@ -1,6 +1,7 @@
 //! Keys and values of the tokens already seen, so that generation costs one token per step.
 
-use crate::tensor::{Tensor, TensorError};
+use crate::error::Result;
+use crate::tensor::Tensor;
 
 /// One growing pair of tensors per layer, `(1, tokens, kv_heads, head_dim)` each; keys are stored rotated.
 #[derive(Debug, Default)]
@@ -20,7 +21,7 @@ impl KvCache {
     }
 
     /// Appends one layer's new keys and values and returns all of them.
-    pub(super) fn extend(&mut self, layer: usize, k: &Tensor, v: &Tensor) -> Result<[Tensor; 2], TensorError> {
+    pub(super) fn extend(&mut self, layer: usize, k: &Tensor, v: &Tensor) -> Result<[Tensor; 2]> {
         let slot = &mut self.layers[layer];
         match slot {
             Some([keys, values]) => {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::tape::{Tape, Var};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, TensorError};
 
 /// Which keys a query sees: for each half of the heads and each query, the first visible key of its row. A query sees
 /// from there up to itself, so wrap-around cannot be expressed.
@@ -43,6 +43,49 @@ pub struct AttentionSaved {
     pub segments: Arc<Segments>,
     /// Softmax scale, `1/sqrt(head_dim)`.
     pub scale: f32,
+}
+
+/// Extents of one call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extents {
+    pub batch: usize,
+    pub q_len: usize,
+    pub kv_len: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+}
+
+impl Extents {
+    /// What shapes and segments agree on.
+    pub fn of(q: &Tensor, k: &Tensor, v: &Tensor, segments: &Segments) -> std::result::Result<Self, TensorError> {
+        let [batch, q_len, heads, head_dim] = q.dims("attention: q (B,Tq,H,D)")?;
+        let [_, kv_len, kv_heads, _] = k.dims("attention: k (B,Tk,Hk,D)")?;
+        k.expect("attention: k (B,Tk,Hk,D)", [batch, kv_len, kv_heads, head_dim])?;
+        v.expect("attention: v (B,Tk,Hk,D)", k.shape())?;
+        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+            let expected = [batch, kv_len, heads, head_dim].into();
+            return Err(TensorError::Shape { what: "attention: k (B,Tk,Hk,D), Hk dividing H", expected, got: k.shape().clone() });
+        }
+        k.expect("attention: k (B,Tk,Hk,D), Tk at least Tq", [batch, kv_len.max(q_len), kv_heads, head_dim])?;
+        for starts in &segments.starts {
+            if starts.len() != batch * q_len {
+                let (expected, got) = ([batch, q_len].into(), [starts.len()].into());
+                return Err(TensorError::Shape { what: "attention: segment starts (B·Tq)", expected, got });
+            }
+        }
+        Ok(Self { batch, q_len, kv_len, heads, kv_heads, head_dim })
+    }
+
+    /// As [`of`](Self::of), with the gradient of the output and what else backward is given.
+    pub fn of_backward(dout: &Tensor, saved: &AttentionSaved) -> std::result::Result<Self, TensorError> {
+        let [q, k, v] = &saved.qkv;
+        let extents = Self::of(q, k, v, &saved.segments)?;
+        dout.expect("attention_bwd: do (B,T,H,D)", q.shape())?;
+        saved.o.expect("attention_bwd: o (B,T,H,D)", q.shape())?;
+        saved.lse.expect("attention_bwd: lse (B,H,T)", [extents.batch, extents.heads, extents.q_len])?;
+        Ok(extents)
+    }
 }
 
 /// `softmax(scale·q·kᵀ)·v` over the visible keys; shapes as in [`AttentionKernels`].

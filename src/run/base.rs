@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::backend::Kernels;
 use crate::checkpoint;
 use crate::config::RunConfig;
 use crate::config::text::ModelSource;
@@ -38,15 +39,32 @@ impl Base {
         Ok(Self { dir, tokenizer })
     }
 
-    /// The weights as a model that computes.
-    pub fn load(&self) -> Result<Llama> {
-        load(&self.dir)
+    /// The weights on a backend.
+    pub fn load_on(&self, kernels: &dyn Kernels) -> Result<Llama> {
+        load_on(&self.dir, kernels)
+    }
+
+    /// The weights for training: on the backend, but for those that train and would be rounded on the way there.
+    pub fn load_for(&self, mode: TrainMode, kernels: &dyn Kernels) -> Result<Llama> {
+        match mode == TrainMode::Lora || self.dir.storage()? == Storage::Bf16 {
+            true => self.load_on(kernels),
+            false => load(&self.dir),
+        }
     }
 }
 
-/// A folder's weights as a model that computes.
+/// A folder's weights on the host.
 pub fn load(dir: &ModelDir) -> Result<Llama> {
     Llama::new(dir.config().clone(), dir.load()?)
+}
+
+/// A folder's weights on a backend. The host never holds more than one of those that go to a device.
+pub fn load_on(dir: &ModelDir, kernels: &dyn Kernels) -> Result<Llama> {
+    if !kernels.rounds() {
+        return load(dir);
+    }
+    let placed = dir.load_with(|view| kernels.place(&view.to_tensor_as_stored()?))?;
+    Llama::new(dir.config().clone(), placed)
 }
 
 /// A model's folder.

@@ -5,13 +5,13 @@ use std::io::Write;
 use std::path::Path;
 
 use super::Ending;
-use super::base::{Base, adapt, load, open_dir};
+use super::base::{Base, adapt, load, load_on, open_dir};
 use super::job::{colour, human_count, stop_flag};
 use super::measure::questions;
 use super::text;
 use super::ui::Ui;
 use crate::backend::gpu::{self, Gpus, Place};
-use crate::backend::{self, Kernels};
+use crate::backend::{self, Cpu, Kernels};
 use crate::cli::{DeviceArgs, EvalArgs, GenerateArgs, MergeArgs};
 use crate::config::choices::{Progress, Task};
 use crate::config::text::{List, ModelSource};
@@ -38,7 +38,7 @@ pub fn print(text: &str) -> Result<()> {
 }
 
 /// The place that a command asks for, and its backend.
-fn device(args: &DeviceArgs) -> Result<(Place, Box<dyn Kernels>)> {
+pub(super) fn device(args: &DeviceArgs) -> Result<(Place, Box<dyn Kernels>)> {
     if args.gpus == Gpus::Count(0) && args.mem_limit.is_some() {
         let problem = Problem::new("mem_limit", "has an effect only with --gpus 1").help("leave out one of them");
         return Err(ConfigError::Problems(vec![problem]).into());
@@ -48,18 +48,18 @@ fn device(args: &DeviceArgs) -> Result<(Place, Box<dyn Kernels>)> {
     Ok((place, kernels))
 }
 
-/// A model with its adapter on.
-fn adapted(dir: &ModelDir, adapter: Option<&Path>) -> Result<Llama> {
+/// A model with its adapter on, on a backend.
+fn adapted(dir: &ModelDir, adapter: Option<&Path>, kernels: &dyn Kernels) -> Result<Llama> {
+    let Some(adapter) = adapter else { return load_on(dir, kernels) };
     let mut model = load(dir)?;
-    if let Some(dir) = adapter {
-        adapt(&mut model, dir)?;
-        // The adapter was trained under this rotation; without it the result is noise.
-        let patched = dir.join("base_config/config.json");
-        if patched.exists() {
-            let config = read_config(&patched)?;
-            (model.config.rope, model.config.context) = (config.rope, config.context);
-        }
+    adapt(&mut model, adapter)?;
+    // The adapter was trained under this rotation; without it the result is noise.
+    let patched = adapter.join("base_config/config.json");
+    if patched.exists() {
+        let config = read_config(&patched)?;
+        (model.config.rope, model.config.context) = (config.rope, config.context);
     }
+    model.place(kernels)?;
     Ok(model)
 }
 
@@ -74,15 +74,10 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
     let stop = stop_flag();
     let (place, kernels) = device(&args.device)?;
     let base = Base::open(&args.model, args.tokenizer.as_deref())?;
-    let mut model = adapted(&base.dir, args.adapter.as_deref())?;
-    model.place(&*kernels)?;
+    let mut model = adapted(&base.dir, args.adapter.as_deref(), &*kernels)?;
     let context = model.config.context;
     let mut other = match &args.against {
-        Some(source) => {
-            let mut other = load(&open_dir(source)?)?;
-            other.place(&*kernels)?;
-            Some((source, other))
-        }
+        Some(source) => Some((source, load_on(&open_dir(source)?, &*kernels)?)),
         None => None,
     };
     // What counts as short is up to the model that was extended.
@@ -174,8 +169,7 @@ pub fn generate(args: &GenerateArgs) -> Result<Ending> {
     let stop = stop_flag();
     let (_, kernels) = device(&args.device)?;
     let base = Base::open(&args.model, args.tokenizer.as_deref())?;
-    let mut model = adapted(&base.dir, args.adapter.as_deref())?;
-    model.place(&*kernels)?;
+    let model = adapted(&base.dir, args.adapter.as_deref(), &*kernels)?;
     let mut prompt: Vec<u32> = base.tokenizer.bos().into_iter().collect();
     prompt.extend(base.tokenizer.encode(&args.prompt)?);
     let sampler = Sampler { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
@@ -217,13 +211,15 @@ pub fn plan(config: &RunConfig) -> Result<()> {
         format_bytes(peak.total()),
         peak.name,
     ))?;
-    config.train.mem_limit.map_or(Ok(()), |limit| plan.check(config, &model, limit))
+    let Some(limit) = config.train.mem_limit else { return Ok(()) };
+    plan.check(config, &model, limit)?;
+    print(&format!("fits into {}, {} are left\n", format_bytes(limit), format_bytes(limit - peak.total())))
 }
 
 /// `ltrain merge`.
 pub fn merge(args: &MergeArgs) -> Result<Ending> {
     let base = open_dir(&args.model)?;
-    let model = adapted(&base, Some(&args.adapter))?;
+    let model = adapted(&base, Some(&args.adapter), &Cpu)?;
     let storage = args.dtype.map_or_else(|| base.storage(), Ok)?;
     let export = Export {
         base: &base,

@@ -37,6 +37,9 @@ pub fn train(config: &RunConfig, place: &Place, kernels: &dyn Kernels, command: 
     let stop = stop_flag();
     let ui = Ui::new(config.output.progress);
     let started = std::time::Instant::now();
+    if config.train.mem_limit.is_some() && matches!(place, Place::Cpu { .. }) {
+        ui.say("--mem-limit has no effect: this run is on the CPU");
+    }
     if config.train.check_kernels {
         ui.say(&check(place, kernels)?);
     }
@@ -178,11 +181,8 @@ impl Job<'_> {
                 subjects.push(base(Role::RopeOnly, &positions.target_rope, format!("base + {}", positions.target_rope)));
             }
             for subject in subjects {
-                let measured = measure.kept(self.path(), subject.role, || {
-                    let mut model = self.base.load()?;
-                    model.place(self.kernels)?;
-                    measure.run(&mut model, &subject)
-                })?;
+                let measured =
+                    measure.kept(self.path(), subject.role, || measure.run(&mut self.base.load_on(self.kernels)?, &subject))?;
                 let Some(record) = measured else { return Ok(None) };
                 evaluations.push(record);
             }

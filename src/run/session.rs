@@ -129,8 +129,8 @@ pub fn peak_memory(kernels: &dyn Kernels) -> u64 {
 impl Session<'_> {
     /// A fresh state: base weights, adapters where the mode has them, zero moments.
     fn fresh(&self, kernels: &dyn Kernels) -> Result<State> {
-        let mut model = self.base.load()?;
         let train = &self.config.train;
+        let mut model = self.base.load_for(train.mode, kernels)?;
         let lora = train.lora.clone().unwrap_or(LoraConfig { rank: 1, alpha: 1.0, rslora: false, targets: Vec::new() });
         train::prepare(&mut model, train.mode, &lora, train.seed)?;
         model.config.rope = self.rope.clone();

@@ -292,20 +292,24 @@ impl Tensor {
         Ok(Self { shape: expected, data: Arc::clone(&self.data) })
     }
 
-    /// Appends `rows` along dim 1 of a `(1, T, …)` tensor in place: the growth step of a key/value cache.
-    pub fn append(&mut self, rows: &Tensor) -> Result<(), TensorError> {
+    /// Appends `rows` along dim 1 of a `(1, T, …)` tensor: the growth step of a key/value cache. In place on the host.
+    pub fn append(&mut self, rows: &Tensor) -> error::Result<()> {
         let what = "append: rows (1,T,…)";
         let tail = |s: &Shape| s.dims().get(2..).map(<[usize]>::to_vec);
         if self.shape.dims().first() != Some(&1)
             || rows.shape.dims().first() != Some(&1)
             || tail(&self.shape) != tail(&rows.shape)
         {
-            return Err(TensorError::Shape { what, expected: self.shape.clone(), got: rows.shape.clone() });
+            return Err(TensorError::Shape { what, expected: self.shape.clone(), got: rows.shape.clone() }.into());
         }
-        self.as_f32_mut()?;
-        match Arc::get_mut(&mut self.data) {
-            Some(Buffer::F32(v)) => v.extend_from_slice(rows.as_f32()?),
-            _ => unreachable!("as_f32_mut leaves the only handle of host floats"),
+        if let Buffer::Device(buffer) = &*self.data {
+            self.data = Arc::new(Buffer::Device(buffer.followed_by(rows.as_device()?)?));
+        } else {
+            self.as_f32_mut()?;
+            match Arc::get_mut(&mut self.data) {
+                Some(Buffer::F32(v)) => v.extend_from_slice(rows.as_f32()?),
+                _ => unreachable!("as_f32_mut leaves the only handle of host floats"),
+            }
         }
         let mut dims = self.shape.dims().to_vec();
         dims[1] += rows.shape.dims()[1];

@@ -43,14 +43,18 @@ extern "C" fn alloc(bytes: usize) -> *mut c_void {
 }
 
 extern "C" fn free(memory: *mut c_void) {
+    // SAFETY: the driver gives back what `alloc` gave it, once.
     unsafe { emu().free(memory as u64, 0, Purpose::Activations) };
 }
 
 extern "C" fn launch(name: *const c_char, grid: *const [u32; 3], args: *mut *mut c_void) -> c_int {
+    // SAFETY: the driver passes a function's name, a grid, and one pointer per parameter of that function.
     let name = unsafe { CStr::from_ptr(name) }.to_str().unwrap();
     // A test's own kernels do nothing.
     let Some(kernel) = KERNELS.iter().find(|k| k.name == name) else { return 0 };
+    // SAFETY: as above.
     let args = unsafe { std::slice::from_raw_parts_mut(args, kernel.params.len()) };
+    // SAFETY: as above; the pointers among the arguments are the launch code's, which the emulation watches.
     match unsafe { emu().launch(kernel, *grid, args) } {
         Ok(()) => 0,
         Err(error) => {
@@ -73,6 +77,7 @@ impl Driver {
         static LIBRARY: OnceLock<Library> = OnceLock::new();
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let library = LIBRARY.get_or_init(|| {
+            // SAFETY: these libraries were made above and do nothing when they are loaded.
             let open = |name: &str| unsafe { Library::open(Some(folder().join(name)), RTLD_NOW | RTLD_GLOBAL) }.unwrap();
             std::mem::forget(open("libcuda.so.1"));
             open("libcuda.so")
@@ -93,6 +98,7 @@ impl Driver {
     }
 
     fn get<F>(&self, name: &str) -> Symbol<F> {
+        // SAFETY: every caller names the signature that driver.cpp declares.
         unsafe { self.library.get(name.as_bytes()) }.unwrap()
     }
 

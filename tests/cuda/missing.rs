@@ -18,7 +18,8 @@ fn stderr(output: &Output) -> String {
 }
 
 /// What the driver shows, and what is said about it.
-const CASES: [(&[(&str, &str)], &[&str]); 7] = [
+type Case = (&'static [(&'static str, &'static str)], &'static [&'static str]);
+const CASES: [Case; 7] = [
     (&[("FAKE_VERSION", "11080")], &["driver supports CUDA 11.8, this build needs 12.0 or newer", "525 or newer"]),
     (&[("FAKE_CAPABILITY", "75")], &["NVIDIA Imaginary (compute capability 7.5, 80.0 GiB) is too old", "8.0 or newer"]),
     (&[("FAKE_INIT", "100")], &["no usable CUDA device was found", "works, but reports no device"]),

@@ -1,16 +1,14 @@
 //! A device at work: copies, kernels, memory, faults.
 
 use std::ffi::c_void;
-use std::sync::Arc;
 
 use crate::fake::Driver;
 use ltrain::backend::cuda::{Cuda, Launches};
 use ltrain::backend::device::{Fault, KERNELS, Kernel, Launcher as _, Memory, Metered, Purpose};
+use ltrain::backend::selftest::{Check, self_test};
 use ltrain::backend::{Device, Emu, EmuMode};
 use ltrain::error::{Error, Explain as _, Shown};
 use ltrain::tensor::{Buffer, Tensor};
-
-const WORK: Purpose = Purpose::Activations;
 
 fn bytes(n: usize, seed: u64) -> Vec<u8> {
     (0..n as u64).map(|i| ((i * i + seed) >> 3) as u8).collect()
@@ -19,11 +17,61 @@ fn bytes(n: usize, seed: u64) -> Vec<u8> {
 /// A kernel that does nothing on this driver.
 static NOTHING: Kernel = Kernel { name: "nothing", file: "nothing", threads: 64, shared: 100 << 10, params: &[8, 4] };
 static TOO_LARGE: Kernel = Kernel { name: "too_large", file: "nothing", threads: 64, shared: 200 << 10, params: &[8] };
+static ELSEWHERE: Kernel = Kernel { name: "elsewhere", file: "elsewhere", threads: 64, shared: 0, params: &[8] };
 
 fn launch(cuda: &Cuda, kernel: &'static Kernel, grid: [u32; 3]) -> ltrain::Result<()> {
     let (mut address, mut n) = (0u64, 7i32);
     let mut args: [*mut c_void; 2] = [(&raw mut address).cast(), (&raw mut n).cast()];
+    // SAFETY: these kernels take a pointer and a number and touch nothing.
     unsafe { cuda.launch(kernel, grid, &mut args) }
+}
+
+/// Memory of a device under test.
+struct Block<'a> {
+    memory: &'a dyn Memory,
+    address: u64,
+    len: usize,
+    purpose: Purpose,
+}
+
+impl<'a> Block<'a> {
+    fn new(memory: &'a dyn Memory, len: usize, purpose: Purpose) -> ltrain::Result<Self> {
+        Ok(Self { memory, address: memory.alloc(len, purpose)?, len, purpose })
+    }
+
+    fn work(memory: &'a dyn Memory, len: usize) -> Self {
+        Self::new(memory, len, Purpose::Activations).unwrap()
+    }
+
+    fn write(&self, content: &[u8]) -> ltrain::Result<()> {
+        assert!(content.len() <= self.len);
+        // SAFETY: the block has this many bytes.
+        unsafe { self.memory.upload(self.address, content) }
+    }
+
+    fn read(&self) -> ltrain::Result<Vec<u8>> {
+        let mut content = vec![1; self.len];
+        // SAFETY: the block has this many bytes.
+        unsafe { self.memory.download(self.address, &mut content)? };
+        Ok(content)
+    }
+
+    fn zero(&self) -> ltrain::Result<()> {
+        // SAFETY: the block has this many bytes.
+        unsafe { self.memory.zero(self.address, self.len) }
+    }
+
+    fn copy_from(&self, other: &Block) -> ltrain::Result<()> {
+        // SAFETY: both blocks have this many bytes and are two.
+        unsafe { self.memory.copy(self.address, other.address, self.len.min(other.len)) }
+    }
+}
+
+impl Drop for Block<'_> {
+    fn drop(&mut self) {
+        // SAFETY: this is what `new` allocated.
+        unsafe { self.memory.free(self.address, self.len, self.purpose) };
+    }
 }
 
 fn fault(error: Error) -> Fault {
@@ -41,30 +89,19 @@ fn copies_arrive_whatever_their_size_and_however_late() {
     let sizes = [1, 3, 255, 257, 70 << 20, 16 << 20, (16 << 20) + 1].into_iter().chain((0..3000).map(|i| 1 + i * 7 % 5000));
     let mut blocks = Vec::new();
     for (i, n) in sizes.enumerate() {
-        let content = bytes(n, i as u64);
-        let address = cuda.alloc(n, WORK).unwrap();
-        unsafe { cuda.upload(address, &content).unwrap() };
-        blocks.push((address, content));
+        let (block, content) = (Block::work(&cuda, n), bytes(n, i as u64));
+        block.write(&content).unwrap();
+        blocks.push((block, content));
     }
-    for (address, content) in &blocks {
-        let mut back = vec![0; content.len()];
-        unsafe { cuda.download(*address, &mut back).unwrap() };
-        assert!(back == *content, "{} bytes", content.len());
+    for (block, content) in &blocks {
+        assert!(block.read().unwrap() == *content, "{} bytes", content.len());
     }
     let [(a, content), (b, _)] = [&blocks[5], &blocks[6]];
-    let n = content.len();
-    let mut back = vec![1; n + 1];
-    unsafe {
-        cuda.copy(*b, *a, n).unwrap();
-        cuda.zero(*a, n).unwrap();
-        cuda.download(*b, &mut back).unwrap();
-        assert!(back[..n] == *content);
-        cuda.download(*a, &mut back[..n]).unwrap();
-        assert!(back[..n].iter().all(|&v| v == 0));
-    }
-    for (address, content) in blocks {
-        unsafe { cuda.free(address, content.len(), WORK) };
-    }
+    b.copy_from(a).unwrap();
+    a.zero().unwrap();
+    assert!(b.read().unwrap()[..content.len()] == *content);
+    assert!(a.read().unwrap().iter().all(|&v| v == 0));
+    drop(blocks);
     drop(cuda);
     assert_eq!(driver.live(), 0);
 }
@@ -73,18 +110,32 @@ fn copies_arrive_whatever_their_size_and_however_late() {
 fn nothing_is_waited_for_until_results_are_read() {
     let driver = Driver::new();
     let cuda = driver.open(&[&NOTHING], Launches::Queued).unwrap();
-    let before = driver.calls("cuStreamSynchronize");
-    let address = cuda.alloc(1000, WORK).unwrap();
+    let waits = || driver.calls("cuStreamSynchronize") + driver.calls("cuEventSynchronize");
+    let before = waits();
+    let block = Block::work(&cuda, 1000);
     for _ in 0..100 {
-        unsafe { cuda.upload(address, &[1; 1000]).unwrap() };
+        block.write(&[1; 1000]).unwrap();
         launch(&cuda, &NOTHING, [3, 1, 1]).unwrap();
     }
     assert_eq!((driver.calls("cuLaunchKernel"), driver.calls("kernel")), (100, 0));
-    assert_eq!(driver.calls("cuStreamSynchronize") + driver.calls("cuEventSynchronize"), before);
-    unsafe { cuda.download(address, &mut [0; 1000]).unwrap() };
-    assert_eq!((driver.calls("kernel"), driver.calls("cuStreamSynchronize")), (100, before + 1));
+    assert_eq!(waits(), before);
+    block.read().unwrap();
+    assert_eq!((driver.calls("kernel"), waits()), (100, before + 1));
     assert_eq!(driver.threshold(), u64::MAX, "memory stays between steps");
-    unsafe { cuda.free(address, 1000, WORK) };
+}
+
+#[test]
+fn work_is_timed_by_the_device_and_waited_for_once() {
+    let driver = Driver::new();
+    let cuda = driver.open(&[&NOTHING], Launches::Queued).unwrap();
+    let before = driver.calls("cuStreamSynchronize");
+    let mut work = |n| (0..=n).try_for_each(|_| launch(&cuda, &NOTHING, [1, 1, 1]));
+    assert_eq!(cuda.timed(3, &mut work).unwrap(), [0.001, 0.002, 0.003]);
+    assert_eq!(driver.calls("cuStreamSynchronize"), before + 1);
+    let refused = fault(cuda.timed(3, &mut |n| if n == 1 { launch(&cuda, &TOO_LARGE, [1, 1, 1]) } else { Ok(()) }).unwrap_err());
+    assert!(matches!(refused, Fault::Launch { .. }), "{refused}");
+    drop(cuda);
+    assert_eq!(driver.live(), 0);
 }
 
 #[test]
@@ -98,12 +149,16 @@ fn awaited_launches_run_one_by_one() {
 }
 
 #[test]
-fn a_kernel_that_needs_more_shared_memory_than_there_is_says_so_when_it_is_launched() {
+fn a_kernel_that_this_gpu_cannot_run_says_so_when_it_is_launched() {
     let driver = Driver::new();
     let cuda = driver.open(&[&NOTHING, &TOO_LARGE], Launches::Queued).unwrap();
-    let error = launch(&cuda, &TOO_LARGE, [1, 1, 1]).unwrap_err();
-    let text = Shown(&error).to_string();
-    assert!(text.starts_with("error[E504]") && text.contains("too_large needs 204800 bytes of shared memory"), "{text}");
+    for (kernel, says) in [
+        (&TOO_LARGE, "it needs 204800 bytes of shared memory per block, NVIDIA Imaginary has 163840"),
+        (&ELSEWHERE, "elsewhere.cu is not compiled for sm_80"),
+    ] {
+        let text = Shown(&launch(&cuda, kernel, [1, 1, 1]).unwrap_err()).to_string();
+        assert!(text.starts_with("error[E504]") && text.contains(says), "{text}");
+    }
     launch(&cuda, &NOTHING, [1, 1, 1]).unwrap();
 }
 
@@ -121,22 +176,22 @@ fn a_launch_that_is_refused_is_named_with_its_grid() {
 fn a_kernel_that_fails_later_stops_everything_and_is_told_once_and_for_all() {
     let driver = Driver::new();
     let cuda = driver.open(&[&NOTHING], Launches::Queued).unwrap();
-    let address = cuda.alloc(64, WORK).unwrap();
+    let block = Block::work(&cuda, 64);
     driver.fail("kernel", 2, 700);
     for grid in [[1, 1, 1], [2, 1, 1], [3, 1, 1]] {
         launch(&cuda, &NOTHING, grid).unwrap();
     }
-    let first = fault(unsafe { cuda.download(address, &mut [0; 64]) }.unwrap_err());
+    let first = fault(block.read().unwrap_err());
     let reason = "CUDA_ERROR_ILLEGAL_ADDRESS (as the test wanted)".to_string();
     assert_eq!(first, Fault::Stopped { kernel: "nothing", grid: [3, 1, 1], reason });
     let text = Shown(&first.clone().into()).to_string();
     assert!(text.contains("CUDA_LAUNCH_BLOCKING=1") && text.contains("3×1×1"), "{text}");
 
     let calls = driver.calls("cuMemAllocAsync");
-    assert_eq!(fault(cuda.alloc(64, WORK).unwrap_err()), first);
+    assert_eq!(fault(cuda.alloc(64, Purpose::Loss).unwrap_err()), first);
     assert_eq!(fault(launch(&cuda, &NOTHING, [1, 1, 1]).unwrap_err()), first);
-    assert_eq!(fault(unsafe { cuda.upload(address, &[0; 64]) }.unwrap_err()), first);
-    unsafe { cuda.free(address, 64, WORK) };
+    assert_eq!(fault(block.write(&[0; 64]).unwrap_err()), first);
+    drop(block);
     drop(cuda);
     assert_eq!((driver.calls("cuMemAllocAsync"), driver.calls("cuMemFreeAsync")), (calls, 0), "a lost device is asked nothing");
 }
@@ -156,31 +211,27 @@ fn an_awaited_kernel_that_fails_is_the_one_that_is_named() {
 fn a_copy_that_fails_by_itself_is_named() {
     let driver = Driver::new();
     let cuda = driver.open(&[&NOTHING], Launches::Queued).unwrap();
-    let address = cuda.alloc(64, WORK).unwrap();
+    let block = Block::work(&cuda, 64);
     launch(&cuda, &NOTHING, [1, 1, 1]).unwrap();
     driver.fail("cuMemcpyDtoHAsync_v2", 1, 1);
     let reason = "CUDA_ERROR_INVALID_VALUE (as the test wanted)".into();
-    let error = fault(unsafe { cuda.download(address, &mut [0; 64]) }.unwrap_err());
+    let error = fault(block.read().unwrap_err());
     assert_eq!(error, Fault::Copy { action: "read", bytes: 64, reason });
 }
 
 #[test]
 fn memory_is_limited_before_the_driver_is_asked() {
     let driver = Driver::new();
-    let cuda = Arc::new(Metered::new(driver.open(&[], Launches::Queued).unwrap(), 4096));
-    let weights = cuda.alloc(2000, Purpose::Weights).unwrap();
+    let cuda = Metered::new(driver.open(&[], Launches::Queued).unwrap(), 4096);
+    let _weights = Block::new(&cuda, 2000, Purpose::Weights).unwrap();
     let calls = driver.calls("cuMemAllocAsync");
-    let error = cuda.alloc(3000, WORK).unwrap_err();
+    let error = cuda.alloc(3000, Purpose::Activations).unwrap_err();
     let text = Shown(&error).to_string();
     assert!(text.starts_with("error[E402]: out of GPU memory: 3.0 KiB more are needed, 2.0 KiB of 4.0 KiB are in use"), "{text}");
     assert!(text.contains("weights (bf16)") && text.contains("--recompute layers"), "{text}");
     assert_eq!((error.explain().exit_code(), driver.calls("cuMemAllocAsync")), (4, calls));
     // Nothing is lost.
-    let rest = cuda.alloc(2000, WORK).unwrap();
-    unsafe {
-        cuda.free(weights, 2000, Purpose::Weights);
-        cuda.free(rest, 2000, WORK);
-    }
+    Block::work(&cuda, 2000);
 }
 
 #[test]
@@ -189,17 +240,14 @@ fn a_driver_without_memory_is_asked_twice_and_then_quoted() {
     driver.capacity(1 << 20);
     let cuda = Metered::new(driver.open(&[], Launches::Queued).unwrap(), u64::MAX);
     // Freed pieces of other sizes are in the way until they are given back.
-    let pieces: Vec<u64> = (0..8).map(|_| cuda.alloc(100_000, WORK).unwrap()).collect();
-    for piece in pieces {
-        unsafe { cuda.free(piece, 100_000, WORK) };
-    }
-    let large = cuda.alloc(900_000, WORK).unwrap();
+    drop((0..8).map(|_| Block::work(&cuda, 100_000)).collect::<Vec<_>>());
+    let large = Block::work(&cuda, 900_000);
     let error = cuda.alloc(900_000, Purpose::Loss).unwrap_err();
     let text = Shown(&error).to_string();
     assert!(text.contains("driver: CUDA_ERROR_OUT_OF_MEMORY") && text.contains("879.0 KiB of"), "{text}");
     assert_eq!(error.explain().code, "E402");
-    unsafe { cuda.free(large, 900_000, WORK) };
-    cuda.alloc(900_000, WORK).unwrap();
+    drop(large);
+    Block::work(&cuda, 900_000);
 }
 
 #[test]
@@ -231,6 +279,19 @@ fn a_device_that_does_not_start_says_where() {
         assert!(text.starts_with("error[E501]") && text.contains(says), "{call}: {text}");
         driver.reset();
     }
+}
+
+#[test]
+fn every_op_agrees_with_the_cpu_through_the_driver() {
+    let driver = Driver::new();
+    let device = Device::new(driver.open(KERNELS, Launches::Awaited).unwrap(), u64::MAX);
+    let checks = self_test(&device).unwrap();
+    for check in &checks {
+        println!("{:<32} {:.1e} of {:.1e}", check.op, check.error, check.allowed);
+    }
+    assert!(checks.len() > 30 && checks.iter().all(Check::passed));
+    drop(device);
+    assert_eq!(driver.live(), 0);
 }
 
 #[test]

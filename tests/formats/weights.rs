@@ -4,7 +4,7 @@ use std::fs;
 
 use half::{bf16, f16};
 use ltrain::io::safetensors::{SafetensorsFile, Storage, TensorView, write_safetensors};
-use ltrain::tensor::Tensor;
+use ltrain::tensor::{Buffer, Tensor};
 use safetensors::SafeTensors;
 
 use crate::{MODELS, assert_error, model};
@@ -59,6 +59,9 @@ fn half_precision_is_rounded_once_and_widened_exactly() {
         let view = file.view("w").unwrap();
         assert_eq!((view.storage, view.bytes.len()), (storage, 2 * data.len()));
         assert_eq!(view.to_f32().unwrap(), rounded);
+        let stored = view.to_tensor_as_stored().unwrap();
+        assert_eq!(matches!(stored.buffer(), Buffer::Bf16(_)), storage == Storage::Bf16);
+        assert_eq!(stored.to_host_f32().unwrap().as_f32().unwrap(), rounded);
         assert_ne!(rounded, data);
     }
 }

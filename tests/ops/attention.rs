@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use crate::check::{assert_close_f32, assert_refused, bits, floats, gradcheck, ramp, run};
 use crate::common::Golden;
+use crate::parity::{BF16, parity, rounded};
 use ltrain::backend::Cpu;
 use ltrain::data::Attend;
 use ltrain::ops::attention::{AttentionKernels, AttentionSaved, Segments, attention};
@@ -188,4 +189,153 @@ fn wrong_shapes_are_refused() {
     assert_refused("do", Cpu.attention_bwd(&k, &saved(&o, &lse)));
     assert_refused("o", Cpu.attention_bwd(&o, &saved(&k, &lse)));
     assert_refused("lse", Cpu.attention_bwd(&o, &saved(&o, &ramp([2, 5, 6], 0.0))));
+}
+
+/// The segments of the last `q_len` tokens of rows of `kv_len`, of which the first has documents and the others are one.
+fn segments(rows: usize, [q_len, kv_len]: [usize; 2], group: usize, documents: &[usize]) -> Arc<Segments> {
+    let attend = if group == 0 { Attend::Full } else { Attend::Shifted { group } };
+    let of_row = |row: usize| if row == 0 { documents.to_vec() } else { vec![0] };
+    let whole = attend.segments(&(0..rows).map(of_row).collect::<Vec<_>>(), kv_len);
+    let last = |starts: Vec<u32>| starts.chunks_exact(kv_len).flat_map(|row| row[kv_len - q_len..].to_vec()).collect();
+    Arc::new(Segments { starts: whole.starts.map(last) })
+}
+
+/// How much larger the terms of o, dq, dk and dv are than their sums: the largest `Σ|terms|` by the largest `|Σ terms|`.
+fn conditions([q, k, v, o, dout]: [&Tensor; 5], segments: &Segments, scale: f32) -> [f64; 4] {
+    let [batch, q_len, heads, d] = q.dims("q").unwrap();
+    let [_, kv_len, kv_heads, _] = k.dims("k").unwrap();
+    let row = |t: &Tensor, i: usize| -> Vec<f64> { floats(t)[i * d..][..d].iter().map(|&v| f64::from(v)).collect() };
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    // For each result its sums and the sums of its terms' absolute values.
+    let mut sums = [q, q, k, v].map(|t| [vec![0.0; t.shape().len()], vec![0.0; t.shape().len()]]);
+    let mut add = |result: usize, at: usize, factor: f64, values: &[f64]| {
+        for (i, value) in values.iter().enumerate() {
+            sums[result][0][at * d + i] += factor * value;
+            sums[result][1][at * d + i] += (factor * value).abs();
+        }
+    };
+    for (b, h, i) in (0..batch).flat_map(|b| (0..heads).flat_map(move |h| (0..q_len).map(move |i| (b, h, i)))) {
+        let query_at = (b * q_len + i) * heads + h;
+        let key_at = |j: usize| (b * kv_len + j) * kv_heads + h / (heads / kv_heads);
+        let first = segments.starts[usize::from(2 * h >= heads)][b * q_len + i] as usize;
+        let seen = first..kv_len - q_len + i + 1;
+        let (query, grad) = (row(q, query_at), row(dout, query_at));
+        let scores: Vec<f64> = seen.clone().map(|j| f64::from(scale) * dot(&query, &row(k, key_at(j)))).collect();
+        let most = scores.iter().fold(f64::MIN, |m, &s| m.max(s));
+        let total: f64 = scores.iter().map(|s| (s - most).exp()).sum();
+        let delta = dot(&grad, &row(o, query_at));
+        for (j, score) in seen.zip(scores) {
+            let (key, value) = (row(k, key_at(j)), row(v, key_at(j)));
+            let p = (score - most).exp() / total;
+            let ds = p * (dot(&grad, &value) - delta);
+            add(0, query_at, p, &value);
+            add(1, query_at, ds, &key);
+            add(2, key_at(j), ds, &query);
+            add(3, key_at(j), p, &grad);
+        }
+    }
+    sums.map(|[sums, sizes]| {
+        let largest = |values: &[f64]| values.iter().fold(0f64, |m, v| m.max(v.abs()));
+        // Where a query sees itself alone, dS is zero.
+        largest(&sizes) / largest(&sums).max(1e-3)
+    })
+}
+
+/// A term that has P or dS for a factor may be off by its rounding to bf16, and their sum by its own. The tenth is for f32.
+fn allowed(condition: f64) -> f64 {
+    BF16 * (1.0 + 1.1 * condition)
+}
+
+/// `(batch, tokens, heads, kv heads, head_dim)`, the group of shifted attention or 0, and documents of the first row: lengths
+/// around tiles and stages, starts next to their borders, heads whose group lies in both halves.
+const CASES: [([usize; 5], usize, &[usize]); 12] = [
+    ([1, 1, 2, 1, 32], 0, &[0]),
+    ([2, 5, 6, 2, 8], 2, &[0, 3]),
+    ([1, 63, 6, 2, 24], 0, &[0]),
+    ([1, 64, 5, 1, 32], 24, &[0, 17]),
+    ([2, 65, 6, 3, 40], 0, &[0, 31, 33]),
+    ([1, 127, 5, 1, 64], 48, &[0]),
+    ([1, 130, 6, 2, 64], 0, &[0, 33]),
+    ([1, 200, 4, 2, 96], 128, &[0]),
+    ([1, 130, 3, 1, 96], 0, &[0, 31]),
+    ([1, 200, 2, 1, 128], 0, &[0, 47]),
+    ([1, 200, 2, 1, 128], 48, &[0, 63, 65]),
+    ([1, 129, 3, 3, 128], 64, &[0]),
+];
+
+#[test]
+fn every_backend_agrees_forward_and_backward() {
+    for ([b, t, h, hk, d], group, documents) in CASES {
+        let what = format!("attention {:?} by {group} {documents:?}", [b, t, h, hk, d]);
+        let segments = segments(b, [t, t], group, documents);
+        let scale = 1.0 / (d as f32).sqrt();
+        let [q, k, v, dout] = [([b, t, h, d], 0.1), ([b, t, hk, d], 1.7), ([b, t, hk, d], 2.9), ([b, t, h, d], 0.8)]
+            .map(|(s, p)| rounded(&ramp(s, p)));
+        // The same o for all, for it decides delta.
+        let o = rounded(&Cpu.attention_fwd(&q, &k, &v, &segments, scale).unwrap().0);
+        let [of_o, of_dq, of_dk, of_dv] = conditions([&q, &k, &v, &o, &dout], &segments, scale).map(allowed);
+        // A score is a sum of d products below 1.3^2, lse is at least of their size.
+        let of_lse = f64::from(f32::EPSILON) * ((d + t) as f64).sqrt() * 8.0 * (d as f64).sqrt();
+        parity(&what, [q, k, v, o, dout], [of_o, of_lse, of_dq, of_dk, of_dv], |backend, [q, k, v, o, dout]| {
+            let (given, lse) = backend.attention_fwd(q, k, v, &segments, scale)?;
+            let qkv = [q, k, v].map(Tensor::clone);
+            let saved = AttentionSaved { qkv, o: o.clone(), lse: lse.clone(), segments: Arc::clone(&segments), scale };
+            let [dq, dk, dv] = backend.attention_bwd(dout, &saved)?;
+            Ok([given, lse, dq, dk, dv])
+        });
+    }
+}
+
+/// `(batch, queries, keys, heads, kv heads, head_dim)`: few queries, whose keys are split, and many.
+const CACHED: [([usize; 6], usize, &[usize]); 8] = [
+    ([2, 5, 63, 6, 2, 64], 0, &[0]),
+    ([1, 1, 300, 6, 2, 128], 0, &[0]),
+    ([2, 16, 130, 5, 1, 40], 0, &[0, 37, 74, 111]),
+    ([1, 7, 530, 8, 2, 96], 200, &[0]),
+    ([1, 3, 65, 20, 1, 32], 32, &[0]),
+    ([1, 1, 600, 4, 2, 8], 0, &[0, 599]),
+    ([1, 65, 95, 4, 2, 64], 0, &[0]),
+    ([1, 70, 200, 3, 1, 32], 0, &[0, 150]),
+];
+
+#[test]
+fn every_backend_agrees_on_queries_behind_a_cache() {
+    for ([b, t, kv, h, hk, d], group, documents) in CACHED {
+        let what = format!("attention {:?} by {group} {documents:?}", [b, t, kv, h, hk, d]);
+        let segments = segments(b, [t, kv], group, documents);
+        let scale = 1.0 / (d as f32).sqrt();
+        let [q, k, v] = [([b, t, h, d], 0.1), ([b, kv, hk, d], 1.7), ([b, kv, hk, d], 2.9)].map(|(s, p)| rounded(&ramp(s, p)));
+        let [of_o, ..] = conditions([&q, &k, &v, &q, &q], &segments, scale).map(allowed);
+        let of_lse = f64::from(f32::EPSILON) * ((d + kv) as f64).sqrt() * 8.0 * (d as f64).sqrt();
+        parity(&what, [q, k, v], [of_o, of_lse], |backend, [q, k, v]| {
+            backend.attention_fwd(q, k, v, &segments, scale).map(Into::into)
+        });
+    }
+}
+
+#[test]
+fn no_queries_have_gradients_of_zero() {
+    let segments = Arc::new(Segments { starts: [vec![], vec![]] });
+    let inputs = [ramp([2, 0, 6, 8], 0.1), ramp([2, 0, 3, 8], 1.7)];
+    parity("attention of nothing", inputs, [0.0; 5], |backend, [q, kv]| {
+        let (o, lse) = backend.attention_fwd(q, kv, kv, &segments, 0.2)?;
+        let qkv = [q, kv, kv].map(Tensor::clone);
+        let saved = AttentionSaved { qkv, o: o.clone(), lse: lse.clone(), segments: Arc::clone(&segments), scale: 0.2 };
+        let [dq, dk, dv] = backend.attention_bwd(q, &saved)?;
+        Ok([o, lse, dq, dk, dv])
+    });
+}
+
+#[test]
+fn a_head_dim_that_kernels_cannot_read_is_refused_with_advice() {
+    use ltrain::backend::EmuMode;
+    use ltrain::error::{Error, Explain as _};
+    use ltrain::ops::place::PlaceKernels as _;
+    let device = crate::common::backends::emulated(EmuMode::Eager);
+    for head_dim in [12, 136] {
+        let x = device.place(&ramp([1, 3, 2, head_dim], 0.1)).unwrap();
+        let error: Error = device.attention_fwd(&x, &x, &x, &segments(1, [3, 3], 0, &[0]), 0.5).unwrap_err();
+        assert_eq!(error.explain().code, "E503", "{error}");
+        assert!(error.to_string().contains(&head_dim.to_string()), "{error}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute};
+use cudarc::driver::sys::CUfunction_attribute;
 use cudarc::driver::{CudaContext, CudaFunction, DriverError};
 use cudarc::nvrtc::Ptx;
 
@@ -11,7 +11,7 @@ use super::super::device::{Image, Kernel};
 use super::super::gpu::DeviceError;
 use super::said;
 
-/// Every kernel of the images for `arch`, by name. One that needs more shared memory than the GPU has is left out.
+/// Every kernel that has an image for `arch`, by name.
 pub fn load(
     context: &Arc<CudaContext>,
     arch: &'static str,
@@ -38,8 +38,6 @@ fn load_one<'a>(
         false => Ptx::from_src(String::from_utf8_lossy(image.code)),
     };
     let module = context.load_module(code)?;
-    let most = context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
-    let fitting = kernels.filter(|kernel| i64::from(kernel.shared) <= i64::from(most));
     let load = |kernel: &&'static Kernel| {
         let function = module.load_function(kernel.name)?;
         if kernel.shared > 0 {
@@ -49,5 +47,5 @@ fn load_one<'a>(
         }
         Ok((kernel.name, function))
     };
-    fitting.map(load).collect()
+    kernels.map(load).collect()
 }

@@ -110,7 +110,11 @@ mod tests {
         let mut ring = Ring::new(size);
         let place = |(i, &len): (usize, &u64)| {
             let mut waited = Vec::new();
-            let start = ring.room(len, |piece| Ok::<_, ()>(waited.push(piece))).unwrap();
+            let wait = |piece| {
+                waited.push(piece);
+                Ok::<_, ()>(())
+            };
+            let start = ring.room(len, wait).unwrap();
             ring.push(start, i);
             (start % size, waited)
         };

@@ -87,6 +87,20 @@ impl DeviceBuffer {
         Ok(copy)
     }
 
+    /// A new buffer with this one's elements and then `other`'s.
+    pub fn followed_by(&self, other: &Self) -> Result<Self> {
+        if self.dtype != other.dtype {
+            return Err(TensorError::Dtype { expected: self.dtype, got: other.dtype }.into());
+        }
+        let both = Self::empty(&self.memory, self.dtype, self.len + other.len, self.purpose)?;
+        // SAFETY: the new buffer has room for the bytes of both, one after the other.
+        unsafe {
+            self.memory.copy(both.address, self.address, self.bytes())?;
+            self.memory.copy(both.address + self.bytes() as u64, other.address, other.bytes())?;
+        }
+        Ok(both)
+    }
+
     /// Where it is.
     pub fn address(&self) -> u64 {
         self.address

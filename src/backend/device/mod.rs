@@ -3,6 +3,7 @@
 //! Everything here is shared by the two [`Launcher`]s, the CUDA driver and the host emulation, so that tests of the emulation
 //! test this code too. Weights and activations are bf16, statistics, parameter gradients and optimiser state f32.
 
+mod attention;
 mod bias;
 mod buffer;
 mod cross_entropy;
@@ -14,7 +15,6 @@ mod linear;
 mod lora_linear;
 mod matmul;
 mod meter;
-mod missing;
 mod optim;
 mod partial;
 mod place;
@@ -31,6 +31,8 @@ mod kernels {
 
     use half::bf16;
 
+    #[cfg(feature = "emu")]
+    use super::launch::TensorMap;
     use super::launch::{Image, In, Kernel, Launcher, Out};
     use crate::error::Result;
 
@@ -42,6 +44,8 @@ use std::sync::Arc;
 pub use buffer::{DeviceBuffer, Memory};
 pub use fault::Fault;
 pub use kernels::{IMAGES, KERNELS};
+#[cfg(feature = "emu")]
+pub use launch::TensorMap;
 pub use launch::{Element, Image, In, Kernel, Launcher, Out};
 pub use meter::{Bytes, Metered, Purpose, Usage};
 

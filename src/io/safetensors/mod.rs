@@ -111,19 +111,29 @@ impl TensorView<'_> {
             .for_each(|(out, bytes)| self.storage.decode(bytes, out));
         match out.par_iter().position_first(|v| !v.is_finite()) {
             None => Ok(out),
-            Some(at) => Err(ModelError::NotFinite {
-                path: self.path.to_path_buf(),
-                tensor: self.name.to_string(),
-                index: at,
-                value: out[at],
-            }
-            .into()),
+            Some(at) => Err(self.not_finite(at, out[at])),
         }
+    }
+
+    fn not_finite(&self, index: usize, value: f32) -> Error {
+        ModelError::NotFinite { path: self.path.to_path_buf(), tensor: self.name.to_string(), index, value }.into()
     }
 
     /// The elements as a float tensor.
     pub fn to_tensor(&self) -> Result<Tensor> {
         Ok(Tensor::f32(self.to_f32()?, self.shape.to_vec()))
+    }
+
+    /// As [`to_tensor`](Self::to_tensor), but halves stay halves where the file holds bf16: on their way to a device.
+    pub fn to_tensor_as_stored(&self) -> Result<Tensor> {
+        if self.storage != Storage::Bf16 {
+            return self.to_tensor();
+        }
+        let halves: Vec<bf16> = self.bytes.as_chunks::<2>().0.par_iter().map(|b| bf16::from_le_bytes(*b)).collect();
+        match halves.par_iter().position_first(|v| !v.is_finite()) {
+            None => Ok(Tensor::bf16(halves, self.shape.to_vec())),
+            Some(at) => Err(self.not_finite(at, halves[at].to_f32())),
+        }
     }
 }
 
