@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""Writes a model folder with random bf16 weights as fast as the disk takes them: to measure how training runs, not what it learns.
+"""Writes a model with random bf16 weights, and text for it, as fast as the disk takes them: to measure how training runs, not
+what it learns.
 
-    random_model.py CONFIG_JSON TOKENIZER_FOLDER OUT
+    random_model.py CONFIG_JSON TOKENIZER_FOLDER OUT        makes OUT/model and OUT/text
 
-Weights are normal with the configuration's standard deviation, from a block of values that repeats; norms are ones. Needs nothing
-but Python. `ltrain --init` draws every value anew, which takes minutes for billions, and refuses adapters on what nobody trained.
+Weights are normal with the configuration's standard deviation, from a block of values that repeats; norms are ones. The text is
+documents of 65,536 random words of the tokenizer. Needs nothing but Python. `ltrain --init` draws every value anew, which takes
+minutes for billions, and refuses adapters on what nobody trained.
 """
 import array, json, random, shutil, struct, sys
 from pathlib import Path
 
 BLOCK = 1 << 22  # values
+DOCUMENTS, WORDS = 16, 1 << 16
 
 
 def shapes(c):
@@ -30,9 +33,14 @@ def shapes(c):
 
 
 def main():
-    config, tokenizer, out = map(Path, sys.argv[1:])
+    config, tokenizer, folder = map(Path, sys.argv[1:])
     c = json.loads(config.read_text())
+    out, text = folder / "model", folder / "text"
     out.mkdir(parents=True)
+    text.mkdir()
+    words = [w for w in json.loads((tokenizer / "tokenizer.json").read_text())["model"]["vocab"] if not w.startswith("<")]
+    for n in range(DOCUMENTS):
+        (text / f"{n}.txt").write_text(" ".join(random.Random(n).choices(words, k=WORDS)))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tokenizer / name, out)
     shutil.copy(config, out / "config.json")
@@ -45,15 +53,15 @@ def main():
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
         order.append((shape, size))
         at += size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
 
     # The upper halves of 32-bit floats; drawn once.
     count = min(BLOCK, max(size for _, size in order) // 2)
     floats = array.array("f", (draw.gauss(0.0, c["initializer_range"]) for _ in range(count)))
     block = array.array("H", floats.tobytes())[1::2].tobytes() * 2
     with open(out / "model.safetensors", "wb", buffering=0) as file:
-        file.write(struct.pack("<Q", len(text)) + text)
+        file.write(struct.pack("<Q", len(head)) + head)
         for shape, size in order:
             left = size
             while left:

@@ -59,6 +59,11 @@ left() {
     echo "$seconds"
 }
 
+# The last value of a field of a log with a JSON object per line.
+field() {
+    grep -oE "\"$1\":[0-9.eE+-]+" "$2" | tail -n 1 | cut -d: -f2
+}
+
 # run LIMIT COMMAND...: its output goes to the log, its status is returned.
 run() {
     local limit
@@ -138,9 +143,9 @@ stage_llama8b() {
     [ -n "${KIT_TMP:-}" ] || [ "$(df --output=avail -k "$tmp" 2>/dev/null | tail -1)" -ge 20000000 ] || tmp=/tmp
     [ -z "$dry" ] || { config=$work/assets/tiny/config.json lengths=512 limit=(); }
     models=$(mktemp -d "$tmp/ltrain-kit.XXXXXX") || return 1
-    run 300 "$python" "$work/random_model.py" "$config" "$work/assets/tiny" "$models/model" || return 1
+    run 300 "$python" "$work/random_model.py" "$config" "$work/assets/tiny" "$models/made" || return 1
     for length in $lengths; do
-        local settings=(--model "$models/model" --tokenizer "$work/assets/tiny" --data synthetic:long-65536 --target 128k
+        local settings=(--model "$models/made/model" --tokenizer "$work/assets/tiny" --data "$models/made/text" --val none --target 128k
             --seq-len "$length" --train lora --rank 16 --steps "${STEPS:-6}" --micro-batch 1 --accum 1 --recompute layers
             --eval none --no-control --export none --log-every 1 "${limit[@]}")
         # shellcheck disable=SC2046
@@ -172,9 +177,10 @@ say "ltrain's GPU kit on $(uname -srm), $(nproc) threads"
 reason=
 if [ -z "$dry" ]; then
     found=$("$ltrain" doctor 2>&1 | sed -n 's/^device *//p')
+    found=${found:-ltrain doctor does not run}
     case $found in
     gpu*) say "device $found" ;;
-    *) reason="no GPU: ${found:-ltrain doctor does not run}" ;;
+    *) reason="no GPU: ${found#cpu }" ;;
     esac
     if [ -z "$reason" ] && command -v nvidia-smi >/dev/null; then
         nvidia-smi --query-gpu=timestamp,name,driver_version,clocks.sm,clocks.mem,power.draw,temperature.gpu,memory.used \
@@ -208,9 +214,18 @@ done
 {
     for log in "$work"/runs/llama8b-*/trainer_log.jsonl; do
         [ -e "$log" ] || continue
-        # The first step loads and warms up.
-        last=$(tail -n 1 "$log" | grep -oE '"(throughput|vram_peak_gib|loss)":[0-9.eE+-]+' | tr '\n' ' ')
-        echo "$(basename "$(dirname "$log")"), last step: $last"
+        name=$(basename "$(dirname "$log")")
+        # Model operations per token: 2 (2 linear parameters + head) + 3.5 x 2 x heads x head_dim x layers x length.
+        case $name in
+        *-4k) gflop=33.8 ;;
+        *-32k) gflop=60.1 ;;
+        *) gflop=0 ;;
+        esac
+        tokens=$(field throughput "$log") peak=$(field vram_peak_gib "$log")
+        awk -v name="$name" -v tokens="$tokens" -v gflop=$gflop -v peak="$peak" 'BEGIN {
+            rate = tokens * gflop / 1e3
+            printf "%s: %s tokens/s, %.1f TFLOP/s of the model, %.1f%% of 989, peak %s GiB\n", name, tokens, rate, rate / 9.89, peak
+        }'
     done
     grep -hE '^peak ' "$out/log.txt" | sed 's/^/planned: /'
     grep -hE 'geometric mean' "$out/table.md" 2>/dev/null

@@ -167,6 +167,6 @@ impl Set {
 fn needs(op: &Op, dims: &Dims) -> Result<u64> {
     let device = Device::new(Meta::default(), u64::MAX);
     Set::new((op.inputs)(&Inputs::counted(&device), dims)?).call(&device)?;
-    // It counts bf16 where the CPU has f32.
+    // It counts bf16 where the CPU has f32; what is f32 on both counts twice there.
     Ok(device.launcher().usage().peak() * dims.element as u64 / 2)
 }

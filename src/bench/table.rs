@@ -96,10 +96,7 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let result = match &self.outcome {
             Outcome::Timed(times) => {
-                let rate = match self.cost {
-                    Cost::Bytes(_) => format!("{:.1} GB/s", self.rate().unwrap_or(f64::NAN) / 1e9),
-                    Cost::Flops(_) => format!("{:.1} TFLOP/s", self.rate().unwrap_or(f64::NAN) / 1e12),
-                };
+                let rate = rate(self.cost, self.rate().unwrap_or(f64::NAN));
                 let share = self.share.map_or_else(String::new, |share| format!("{:.0}%", share * 100.0));
                 format!("{:>10} {:>10} {rate:>15} {share:>6}", duration(times.median()), duration(times.at(0.9)))
             }
@@ -110,6 +107,15 @@ impl fmt::Display for Row {
             Outcome::Failed(reason) => format!("FAILED: {reason}"),
         };
         write!(f, "{:<27} {:<5} {:<30} {result}", self.op, self.shapes.name(), self.shape)
+    }
+}
+
+/// A rate in the unit of what is counted.
+fn rate(cost: Cost, per_second: f64) -> String {
+    match cost {
+        Cost::Bytes(_) => format!("{:.1} GB/s", per_second / 1e9),
+        Cost::Flops(_) if per_second < 1e12 => format!("{:.1} GFLOP/s", per_second / 1e9),
+        Cost::Flops(_) => format!("{:.1} TFLOP/s", per_second / 1e12),
     }
 }
 
