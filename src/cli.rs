@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::backend::gpu::Gpus;
-use crate::config::choices::Task;
+use crate::config::choices::{Shapes, Task};
 use crate::config::text::{Item, Length, List, ModelSource, Size};
 use crate::config::{Settings, defaults, file};
 use crate::data::Columns;
@@ -88,6 +88,8 @@ pub enum Command {
     Plan(Box<TrainArgs>),
     /// Show what this machine has and what ltrain can use
     Doctor(DoctorArgs),
+    /// Measure every kernel, verified first, against what the device can do
+    Bench(BenchArgs),
     /// Show or check settings without training
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -220,6 +222,29 @@ pub struct DoctorArgs {
     /// List the supported architectures and what each needs
     #[arg(long)]
     pub architectures: bool,
+}
+
+/// `ltrain bench`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct BenchArgs {
+    /// Ops to measure, by the beginnings of their names, such as attention or 'linear fwd' [default: all]
+    #[arg(long, value_name = "OP,…", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Models whose sizes are used: 8b and 1b are Llama 3's [default: 8b,1b on a GPU, tiny on the CPU]
+    #[arg(long, value_name = "MODEL,…", value_parser = some::<Shapes>)]
+    pub shapes: Option<List<Shapes>>,
+    /// Row lengths [default: 4k,16k,32k,128k on a GPU, 256 on the CPU]
+    #[arg(long, value_name = "LEN,…", value_parser = some::<Length>)]
+    pub tokens: Option<List<Length>>,
+    /// About how long each op is timed, at every size
+    #[arg(long, value_name = "S", default_value_t = 0.5, value_parser = from_zero)]
+    pub seconds: f64,
+    /// Also append a JSON object per row to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Where it runs.
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 /// `ltrain config`.

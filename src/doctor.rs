@@ -250,7 +250,8 @@ fn driver_version() -> Option<String> {
     text.lines().next()?.split_whitespace().find(version).map(str::to_owned)
 }
 
-fn memory() -> Option<Memory> {
+/// Main memory, as far as the system tells.
+pub fn memory() -> Option<Memory> {
     let bytes = |name| proc_value("/proc/meminfo", name)?.strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024);
     Some(Memory { total: bytes("MemTotal")?, free: bytes("MemAvailable")? })
 }

@@ -87,6 +87,8 @@ domains! {
     Train(crate::train::TrainError),
     /// A checkpoint that cannot be written, read or continued.
     Checkpoint(crate::checkpoint::CheckpointError),
+    /// Kernels that could not be measured.
+    Bench(crate::bench::Unmeasured),
     /// A model that cannot be measured or asked.
     Eval(crate::eval::EvalError),
 }

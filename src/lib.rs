@@ -4,6 +4,7 @@
 //! [`positions`], [`data`], [`train`], [`eval`].
 
 pub mod backend;
+pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

@@ -40,6 +40,7 @@ fn dispatch(command: Command) -> ltrain::Result<Ending> {
             let (page, verdict) = doctor::page(&args);
             print(&page).and(verdict).map(finished)
         }
+        Command::Bench(args) => run::on_threads(args.device.threads, || run::bench(&args)),
         Command::Config(ConfigCommand::Dump(args)) => print(&dump(&args.gather()?)?).map(finished),
         Command::Config(ConfigCommand::Check(args)) => resolved(&args.gather()?).map(drop).map(finished),
         Command::Completions { shell } => {

@@ -138,7 +138,8 @@ impl MemoryPlan {
         let mut alternatives = Vec::new();
         for (flags, other) in smaller(config) {
             let peak = Self::of(&other, model)?.peak().total();
-            if peak <= limit {
+            // One more flag that saves nothing is no alternative.
+            if peak <= limit && alternatives.last().is_none_or(|(_, least)| peak < *least) {
                 alternatives.push((flags, peak));
             }
             if alternatives.len() == 3 {

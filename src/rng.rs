@@ -16,6 +16,8 @@ pub enum Stream {
     Sample = 5,
     /// Synthetic text.
     Text = 6,
+    /// Inputs of benchmarks.
+    Bench = 7,
 }
 
 /// A small generator (SplitMix64) positioned by its three coordinates.

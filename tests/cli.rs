@@ -217,3 +217,18 @@ fn a_closed_pipe_ends_quietly() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
 }
+
+#[test]
+fn plan_counts_a_run_and_says_whether_it_fits() {
+    let fits = here(&["plan", "--target", "2k", "--mem-limit", "1g"]);
+    assert!(fits.status.success(), "{}", stderr(&fits));
+    let table = stdout(&fits);
+    for expected in ["weights (bf16)", "forward and backward", "evaluation at 2k", "peak ", "fits into 1.0 GiB"] {
+        assert!(table.contains(expected), "{expected:?} is not in\n{table}");
+    }
+    let narrow = here(&["plan", "--target", "2k", "--mem-limit", "60m"]);
+    assert_eq!(narrow.status.code(), Some(4));
+    let said = stderr(&narrow);
+    assert!(said.starts_with("error[E401]: this run needs ") && said.contains("60.0 MiB are there"), "{said}");
+    assert!(said.contains("what would fit:\n") && said.contains("--micro-batch 1 --accum"), "{said}");
+}

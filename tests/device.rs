@@ -1,4 +1,5 @@
-//! Training on a device, end to end, on the emulation: the kernels and the launch code that train on a GPU.
+//! Training on a device, end to end: on the emulation, with the kernels and the launch code that train on a GPU, and on a GPU
+//! where there is one.
 
 mod common;
 
@@ -6,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use common::backends::emulated;
-use common::fixtures;
+use common::backends::{devices, emulated};
+use common::{builtin, fixtures};
 use ltrain::backend::{Cpu, Device, EmuMode, Kernels, Meta};
 use ltrain::checkpoint::{self, Context};
 use ltrain::data::synthetic::STAGES;
@@ -96,14 +97,16 @@ fn floats(state: &State) -> Vec<(String, Vec<f32>)> {
 fn twenty_steps_follow_the_cpu() {
     for (mode, attention) in [(TrainMode::LoraPlus, Attend::Full), (TrainMode::Full, Attend::Shifted { group: 16 })] {
         let model = || Llama::init(config(), 3).unwrap();
-        let device = emulated(EmuMode::Eager);
         let want = train(&Cpu, &mut state(model(), mode, &Cpu), 20, batches(256, 48, attention));
-        let got = train(&device, &mut state(model(), mode, &device), 20, batches(256, 48, attention));
         assert!(want[19] < want[0] - 0.3, "{mode}: the CPU learns nothing: {want:?}");
-        for (step, (want, got)) in want.iter().zip(&got).enumerate() {
-            // A loss is a mean over 90 tokens whose logits are off by 1 % (see tests/model.rs) of a few units; steps add up.
-            let allowed = 0.01 * (1.0 + step as f64 / 10.0);
-            assert!((want - got).abs() <= allowed, "{mode}, step {step}: loss {got}, the CPU has {want}, allowed {allowed:.3}");
+        for (on, device) in devices(EmuMode::Eager) {
+            let got = train(&*device, &mut state(model(), mode, &*device), 20, batches(256, 48, attention));
+            for (step, (want, got)) in want.iter().zip(&got).enumerate() {
+                // A loss is a mean over 90 tokens whose logits are off by 1 % (see tests/model.rs) of a few units; steps add up.
+                let allowed = 0.01 * (1.0 + step as f64 / 10.0);
+                let off = (want - got).abs();
+                assert!(off <= allowed, "{mode} on {on}, step {step}: loss {got}, the CPU has {want}, allowed {allowed:.3}");
+            }
         }
     }
 }
@@ -135,30 +138,32 @@ fn a_resumed_run_is_bit_equal() {
             batch
         }
     };
-    for mode in [TrainMode::LoraPlus, TrainMode::Full] {
-        let device = emulated(EmuMode::Late { seed: 9 });
-        let fresh = || state(Llama::new(base.config().clone(), base.load().unwrap()).unwrap(), mode, &device);
-        let mut whole = fresh();
-        let losses = train(&device, &mut whole, 6, &mut rows);
-        let mut half = fresh();
-        let first = train(&device, &mut half, 3, &mut rows);
-        let run = tempfile::tempdir().unwrap();
-        let mut half = through_a_checkpoint(half, mode, &base, run.path(), &device);
-        let second = train(&device, &mut half, 6, &mut rows);
-        assert_eq!([first, second].concat(), losses, "{mode}");
-        assert_eq!(floats(&half), floats(&whole), "{mode}");
+    for (on, device) in devices(EmuMode::Late { seed: 9 }) {
+        for mode in [TrainMode::LoraPlus, TrainMode::Full] {
+            let fresh = || state(Llama::new(base.config().clone(), base.load().unwrap()).unwrap(), mode, &*device);
+            let mut whole = fresh();
+            let losses = train(&*device, &mut whole, 6, &mut rows);
+            let mut half = fresh();
+            let first = train(&*device, &mut half, 3, &mut rows);
+            let run = tempfile::tempdir().unwrap();
+            let mut half = through_a_checkpoint(half, mode, &base, run.path(), &*device);
+            let second = train(&*device, &mut half, 6, &mut rows);
+            assert_eq!([first, second].concat(), losses, "{mode} on {on}");
+            assert_eq!(floats(&half), floats(&whole), "{mode} on {on}");
+        }
     }
 }
 
 #[test]
 fn the_built_in_model_trains_on_the_device() {
-    let tiny = ModelDir::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/tiny")).unwrap();
-    let device = emulated(EmuMode::Eager);
-    let mut model = Llama::new(tiny.config().clone(), tiny.load().unwrap()).unwrap();
-    model.config.rope = RopeConfig { theta: 1e4, scaling: RopeScaling::yarn(8.0, 256) };
-    let mut state = state(model, TrainMode::Full, &device);
-    let losses = train(&device, &mut state, 3, batches(2048, 96, Attend::Full));
-    assert!(losses.iter().all(|loss| loss.is_finite() && *loss < 6.0), "{losses:?}");
+    let tiny = ModelDir::open(&builtin()).unwrap();
+    for (on, device) in devices(EmuMode::Eager) {
+        let mut model = Llama::new(tiny.config().clone(), tiny.load().unwrap()).unwrap();
+        model.config.rope = RopeConfig { theta: 1e4, scaling: RopeScaling::yarn(8.0, 256) };
+        let mut state = state(model, TrainMode::Full, &*device);
+        let losses = train(&*device, &mut state, 3, batches(2048, 96, Attend::Full));
+        assert!(losses.iter().all(|loss| loss.is_finite() && *loss < 6.0), "{on}: {losses:?}");
+    }
 }
 
 /// Most memory of one training step, counted by a backend's meter.

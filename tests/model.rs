@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::backends::emulated;
+use common::backends::devices;
 use common::{Golden, fixtures};
 use ltrain::backend::{Cpu, EmuMode, Kernels};
 use ltrain::data::Batch;
@@ -107,13 +107,14 @@ fn check_full(name: &str) {
     check(&Cpu, F32, &Golden::open(name), &model, str::to_owned);
 }
 
-/// The same on the emulated device.
-fn check_emulated(name: &str) {
-    let device = emulated(EmuMode::Eager);
-    let mut model = load(name);
-    model.params.iter_mut().for_each(|p| p.trainable = true);
-    model.place(&device).unwrap();
-    check(&device, BF16, &Golden::open(name), &model, str::to_owned);
+/// The same on every device in reach.
+fn check_on_devices(name: &str) {
+    for (_, device) in devices(EmuMode::Eager) {
+        let mut model = load(name);
+        model.params.iter_mut().for_each(|p| p.trainable = true);
+        model.place(&*device).unwrap();
+        check(&*device, BF16, &Golden::open(name), &model, str::to_owned);
+    }
 }
 
 macro_rules! models {
@@ -122,17 +123,17 @@ macro_rules! models {
         fn $name() { check_full(stringify!($name)); }
     )* };
 }
-macro_rules! emulated_models {
+macro_rules! models_on_devices {
     ($($test:ident: $name:literal)*) => { $(
         #[test]
-        fn $test() { check_emulated($name); }
+        fn $test() { check_on_devices($name); }
     )* };
 }
-emulated_models! {
-    llama_d64_on_the_emulated_device: "llama_d64"
-    llama_headdim_on_the_emulated_device: "llama_headdim"
-    qwen2_on_the_emulated_device: "qwen2"
-    qwen3_on_the_emulated_device: "qwen3"
+models_on_devices! {
+    llama_d64_on_devices: "llama_d64"
+    llama_headdim_on_devices: "llama_headdim"
+    qwen2_on_devices: "qwen2"
+    qwen3_on_devices: "qwen3"
 }
 models! { llama llama_tied llama_headdim llama_d64 llama_linear llama_yarn llama_llama3 mistral qwen2 qwen3 }
 
@@ -157,7 +158,7 @@ fn adapted(base: &str, adapter: &str) -> Llama {
 }
 
 fn check_adapter(base: &str, tag: &str) {
-    let mut model = adapted(base, tag);
+    let model = adapted(base, tag);
     let rename =
         |name: &str| name.trim_start_matches("base_model.model.").replace(".modules_to_save.default", "").replace(".default", "");
     check(&Cpu, F32, &Golden::open(tag), &model, rename);
@@ -168,9 +169,11 @@ fn check_adapter(base: &str, tag: &str) {
         let id = merged.params.id(name.trim_start_matches("merged.")).unwrap();
         assert_close(name, &floats(&merged.params.get(id).value), &golden.f32(name).0, 1e-6);
     }
-    let device = emulated(EmuMode::Eager);
-    model.place(&device).unwrap();
-    check(&device, BF16, &Golden::open(tag), &model, rename);
+    for (_, device) in devices(EmuMode::Eager) {
+        let mut model = adapted(base, tag);
+        model.place(&*device).unwrap();
+        check(&*device, BF16, &Golden::open(tag), &model, rename);
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
 // launch.cpp: from a kernel's name and parameters to blocks on OS threads
+#include <algorithm>
 #include <condition_variable>
 #include <cstdarg>
 #include <cstdio>
@@ -233,16 +234,18 @@ int SIMT_C(launch)(const char* name, const uint32_t grid[3], void** params, uint
     // Waking a helper costs about as much as a small launch takes.
     constexpr uint64_t kWorthHelp = 50000;
     static const uint32_t cores = std::max(1u, std::thread::hardware_concurrency());
-    const uint64_t threads = std::min<uint64_t>(launch.mode.threads ? launch.mode.threads : cores, launch.blocks);
-    const uint64_t usual = found->second.block_ns.load(std::memory_order_relaxed);
+    const uint64_t most = std::min<uint64_t>(launch.mode.threads ? launch.mode.threads : cores, launch.blocks);
+    std::atomic<uint32_t>& block_ns = found->second.block_ns;
+    const uint64_t usual = block_ns.load(std::memory_order_relaxed);
+    const uint64_t threads = usual == 0 || usual * launch.blocks > kWorthHelp ? most : 1;
     const uint64_t start = now_ns();
-    if (threads > 1 && (usual == 0 || usual * launch.blocks > kWorthHelp)) {
+    if (threads > 1) {
         helpers().run(launch, (uint32_t)threads - 1);
     } else {
         run_blocks(launch);
-        const uint64_t each = (now_ns() - start) / launch.blocks;
-        found->second.block_ns.store(each > UINT32_MAX ? UINT32_MAX : (uint32_t)each + 1, std::memory_order_relaxed);
     }
+    const uint64_t each = (now_ns() - start) * threads / launch.blocks;
+    block_ns.store((uint32_t)std::min<uint64_t>(each + 1, UINT32_MAX), std::memory_order_relaxed);
     if (!launch.error.empty()) {
         last_error = launch.error;
         return SIMT_FAILED;

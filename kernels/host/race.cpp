@@ -234,7 +234,8 @@ void race_shared_access(const uint8_t* p, uint32_t bytes, Access access) {
     Worker& w = worker();
     const int64_t address = p - w.block.shared;
     if (address < 0 || address + bytes > w.block.shared_end) {
-        fail("an access to shared address %lld + %u, beyond the block's %u bytes", (long long)address, bytes, w.block.shared_end);
+        fail("illegal access to shared address %lld + %u, beyond the block's %u bytes", (long long)address, bytes,
+             w.block.shared_end);
     }
     if (address < w.block.dynamic_at) {
         bool inside = false;
@@ -242,7 +243,7 @@ void race_shared_access(const uint8_t* p, uint32_t bytes, Access access) {
             inside |= address >= w.statics[i].at && address + bytes <= w.statics[i].at + w.statics[i].bytes;
         }
         if (!inside) {
-            fail("an access to static shared address %lld + %u, which is in no SHARED array", (long long)address, bytes);
+            fail("illegal access to static shared address %lld + %u, which is in no SHARED array", (long long)address, bytes);
         }
     }
     const uint32_t thread = here.fiber->thread;

@@ -112,7 +112,6 @@ struct Launch {
     uint64_t number;  // counts launches, for the race detector
     uint64_t stride;  // of the random order of blocks
     std::atomic<uint64_t> next;
-    std::atomic<bool> failed;
     std::mutex error_lock;
     std::string error;
     uint32_t helpers_wanted, helpers_running;

@@ -123,10 +123,12 @@ void saw(const void* address, uint32_t bytes, Access access) {
     }
     const uint8_t* p = (const uint8_t*)address;
     const Worker& w = worker();
-    if (p >= w.arena && p < w.arena + kArena) {
+    if (p >= w.arena && p < w.arena + kArena + page_size()) {
         race_shared_access(p, bytes, access);
     } else if (in_heap(p)) {
         global_access(p, bytes, access);
+    } else if (access != Access::Read && !(p >= w.stacks && p < w.stacks + stack_stride() * kMaxThreads)) {
+        fail("illegal write of %u bytes to %p: not a device address", bytes, address);
     }
 }
 

@@ -4,6 +4,7 @@
 //! is given back can be handed out again at once: whoever gets it queues behind whoever had it.
 #![allow(unsafe_code, reason = "calls the CUDA driver")]
 
+mod clock;
 mod modules;
 mod staging;
 
@@ -15,7 +16,7 @@ use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, result,
 
 use self::staging::Staging;
 use super::device::{Fault, Image, Kernel, Launcher, Memory, Purpose, Usage};
-use super::gpu::{DeviceError, Usable};
+use super::gpu::{DeviceError, Usable, Version};
 use crate::error::Result;
 
 /// What the GPU keeps free when no limit is given: for pieces too small to use and for what other programs take meanwhile.
@@ -43,6 +44,7 @@ pub struct Cuda {
     /// Bytes of shared memory that a block can have.
     most_shared: u32,
     free: u64,
+    driver: Version,
     launches: Launches,
 }
 
@@ -74,8 +76,8 @@ impl Cuda {
         let staging = Staging::new(&context).map_err(starts)?;
         let (free, _) = context.mem_get_info().map_err(starts)?;
         let flight = Mutex::new(Flight { lost: None, last: None, staging });
-        let (name, arch, free) = (on.gpu.name.clone(), on.arch, free as u64);
-        Ok(Self { functions, flight, stream, context, name, arch, most_shared, free, launches })
+        let (name, arch, free, driver) = (on.gpu.name.clone(), on.arch, free as u64, on.cuda);
+        Ok(Self { functions, flight, stream, context, name, arch, most_shared, free, driver, launches })
     }
 
     /// Bytes that were free after the start.
@@ -282,6 +284,10 @@ impl Launcher for Cuda {
                 Launches::Awaited => self.wait(flight),
             }
         })?)
+    }
+
+    fn timed(&self, runs: usize, work: &mut dyn FnMut(usize) -> Result<()>) -> Result<Vec<f64>> {
+        self.timed_by_events(runs, work)
     }
 }
 

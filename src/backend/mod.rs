@@ -17,6 +17,7 @@ pub use emu::{Emu, EmuMode, Swizzle};
 pub use gpu::DeviceError;
 pub use meta::Meta;
 
+use self::device::Launcher;
 use crate::error::Result;
 use crate::ops::attention::AttentionKernels;
 use crate::ops::bias::BiasKernels;
@@ -31,7 +32,20 @@ use crate::ops::rope::RopeKernels;
 use crate::ops::swiglu::SwigluKernels;
 
 impl Kernels for Cpu {}
-impl<L: device::Launcher> Kernels for Device<L> {}
+impl<L: Launcher> Kernels for Device<L> {
+    fn timed(&self, runs: usize, work: &mut dyn FnMut(usize) -> Result<()>) -> Result<Vec<f64>> {
+        self.launcher().timed(runs, work)
+    }
+}
+
+/// Seconds of each call of `work` by the wall's clock: for backends whose calls are done when they return.
+fn wall_time(runs: usize, work: &mut dyn FnMut(usize) -> Result<()>) -> Result<Vec<f64>> {
+    let once = |i| {
+        let started = std::time::Instant::now();
+        work(i).map(|()| started.elapsed().as_secs_f64())
+    };
+    (0..runs).map(once).collect()
+}
 
 /// Starts the backend of a place. `limit` is the most memory that a GPU may use, by default what is free less a margin.
 ///
@@ -64,4 +78,9 @@ pub trait Kernels:
     + Send
     + Sync
 {
+    /// Calls `work` with `0..runs`, one call right behind the other, and returns how many seconds each took. A device that
+    /// queues its work is measured by its own clock.
+    fn timed(&self, runs: usize, work: &mut dyn FnMut(usize) -> Result<()>) -> Result<Vec<f64>> {
+        wall_time(runs, work)
+    }
 }

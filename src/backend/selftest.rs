@@ -14,9 +14,9 @@ use crate::ops::rope::RopeFreqs;
 use crate::tensor::{Shape, Tensor};
 
 /// Largest relative error of one rounding to bf16.
-const ROUNDING: f64 = 1.0 / 256.0;
+pub const ROUNDING: f64 = 1.0 / 256.0;
 /// What f32 sums of a few hundred terms in another order, and hardware's `exp2` and `sin`, may be off by.
-const F32: f64 = 1e-4;
+pub const F32: f64 = 1e-4;
 
 /// Batch and tokens: rows that are no multiple of any tile.
 const B: usize = 2;
@@ -299,8 +299,11 @@ impl Test<'_> {
     }
 }
 
-/// Largest difference over the largest wanted value.
-fn difference(got: &Tensor, want: &Tensor) -> Result<f64> {
+/// Largest difference over the largest wanted value; infinite where one of the results is not finite.
+///
+/// # Errors
+/// Another shape, or a device that cannot be read.
+pub fn difference(got: &Tensor, want: &Tensor) -> Result<f64> {
     got.expect("self-test: result", want.shape())?;
     let (got, want) = (got.to_host_f32()?, want.to_host_f32()?);
     let (got, want) = (got.as_f32()?, want.as_f32()?);

@@ -43,6 +43,16 @@ macro_rules! choices {
 }
 
 choices! {
+    /// `--shapes` of `ltrain bench`.
+    Shapes {
+        /// Llama 3 8B.
+        Llama8b = "8b",
+        /// Llama 3.2 1B.
+        Llama1b = "1b",
+        /// A small model, for CPUs and tests.
+        Tiny = "tiny",
+    }
+
     /// `--method`: a preset of positions, attention and rotation.
     Preset {
         /// Two chunks of a document with a random gap between them (PoSE).

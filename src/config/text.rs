@@ -13,7 +13,7 @@ use crate::model::rope::RopeKind;
 use crate::positions::{self, MethodError};
 use crate::units::{format_length, format_size, parse_length, parse_size};
 
-use super::choices::Task;
+use super::choices::{Shapes, Task};
 use super::defaults::MODEL;
 
 pub(super) use scalar::one_or_many;
@@ -56,6 +56,7 @@ impl fmt::Display for Size {
 }
 
 impl Item for Length {}
+impl Item for Shapes {}
 impl Item for Task {}
 impl Item for RopeKind {}
 impl Item for f64 {}

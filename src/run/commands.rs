@@ -38,7 +38,7 @@ pub fn print(text: &str) -> Result<()> {
 }
 
 /// The place that a command asks for, and its backend.
-fn device(args: &DeviceArgs) -> Result<(Place, Box<dyn Kernels>)> {
+pub(super) fn device(args: &DeviceArgs) -> Result<(Place, Box<dyn Kernels>)> {
     if args.gpus == Gpus::Count(0) && args.mem_limit.is_some() {
         let problem = Problem::new("mem_limit", "has an effect only with --gpus 1").help("leave out one of them");
         return Err(ConfigError::Problems(vec![problem]).into());
@@ -211,7 +211,9 @@ pub fn plan(config: &RunConfig) -> Result<()> {
         format_bytes(peak.total()),
         peak.name,
     ))?;
-    config.train.mem_limit.map_or(Ok(()), |limit| plan.check(config, &model, limit))
+    let Some(limit) = config.train.mem_limit else { return Ok(()) };
+    plan.check(config, &model, limit)?;
+    print(&format!("fits into {}, {} are left\n", format_bytes(limit), format_bytes(limit - peak.total())))
 }
 
 /// `ltrain merge`.

@@ -1,6 +1,7 @@
 //! What the commands do: each is a short story told with the rest of the library.
 
 mod base;
+mod bench;
 mod commands;
 mod folder;
 mod job;
@@ -10,6 +11,7 @@ mod session;
 mod text;
 mod ui;
 
+pub use bench::bench;
 pub use commands::{eval, generate, merge, plan, print};
 pub use job::train;
 

@@ -13,11 +13,17 @@ pub fn emulated(mode: EmuMode) -> Device<Emu> {
     Device::new(Emu::new(mode), u64::MAX)
 }
 
+/// `LTRAIN_BACKENDS=cuda` leaves the emulation out and wants a GPU: for machines that are there for it.
+fn gpu_alone() -> bool {
+    std::env::var("LTRAIN_BACKENDS").is_ok_and(|only| only == "cuda")
+}
+
 /// This machine's GPU, started once.
 fn gpu() -> Option<Arc<dyn Kernels>> {
     static GPU: OnceLock<Option<Arc<dyn Kernels>>> = OnceLock::new();
     let open = || match gpu::select(Gpus::Count(1)).and_then(|place| backend::open(&place, None)) {
         Ok(kernels) => Some(kernels.into()),
+        Err(error) if gpu_alone() => panic!("{}", ltrain::error::Shown(&error)),
         Err(error) => {
             eprintln!("gpu tests: skipped ({error})");
             None
@@ -26,12 +32,21 @@ fn gpu() -> Option<Arc<dyn Kernels>> {
     GPU.get_or_init(open).clone()
 }
 
-/// Every backend in reach for a test of that many elements, by name: the emulation in all its modes, and the GPU where there is
-/// one.
+/// The emulation in these modes, and the GPU where there is one, by name.
+fn in_reach(modes: impl Iterator<Item = EmuMode>) -> Vec<(String, Arc<dyn Kernels>)> {
+    let modes = modes.filter(|_| !gpu_alone());
+    let emulations = modes.map(|mode| (format!("emu {mode:?}"), Arc::new(emulated(mode)) as Arc<dyn Kernels>));
+    emulations.chain(gpu().map(|gpu| ("cuda".to_string(), gpu))).collect()
+}
+
+/// Every backend in reach for a test of that many elements: the emulation in all its modes, and the GPU.
 pub fn backends(elements: usize) -> Vec<(String, Arc<dyn Kernels>)> {
     let late = (1..=3).map(|seed| EmuMode::Late { seed });
     let race = (elements <= WATCHED).then_some(EmuMode::Race);
-    let modes = std::iter::once(EmuMode::Eager).chain(late).chain(race);
-    let emulations = modes.map(|mode| (format!("emu {mode:?}"), Arc::new(emulated(mode)) as Arc<dyn Kernels>));
-    emulations.chain(gpu().map(|gpu| ("cuda".to_string(), gpu))).collect()
+    in_reach(std::iter::once(EmuMode::Eager).chain(late).chain(race))
+}
+
+/// One emulation and the GPU: for tests of whole models.
+pub fn devices(mode: EmuMode) -> Vec<(String, Arc<dyn Kernels>)> {
+    in_reach(std::iter::once(mode))
 }

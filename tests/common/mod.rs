@@ -15,6 +15,11 @@ pub fn fixtures() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"), PathBuf::from)
 }
 
+/// The folder of the built-in model, two above the fixtures'.
+pub fn builtin() -> PathBuf {
+    fixtures().join("../../assets/tiny")
+}
+
 /// One fixture file, read whole.
 pub struct Golden {
     bytes: Vec<u8>,

@@ -72,10 +72,11 @@ long setting(const char* name, long otherwise) {
 int injected(const char* call) {
     Driver& d = driver();
     d.calls[call]++;
+    int code = kSuccess;
     for (Failure& f : d.failures) {
-        if (f.call == call && --f.nth == 0) return f.code;
+        if (f.call == call && --f.nth == 0) code = f.code;
     }
-    return kSuccess;
+    return code;
 }
 
 void run_until(uint64_t count) {

@@ -125,6 +125,20 @@ fn nothing_is_waited_for_until_results_are_read() {
 }
 
 #[test]
+fn work_is_timed_by_the_device_and_waited_for_once() {
+    let driver = Driver::new();
+    let cuda = driver.open(&[&NOTHING], Launches::Queued).unwrap();
+    let before = driver.calls("cuStreamSynchronize");
+    let mut work = |n| (0..=n).try_for_each(|_| launch(&cuda, &NOTHING, [1, 1, 1]));
+    assert_eq!(cuda.timed(3, &mut work).unwrap(), [0.001, 0.002, 0.003]);
+    assert_eq!(driver.calls("cuStreamSynchronize"), before + 1);
+    let refused = fault(cuda.timed(3, &mut |n| if n == 1 { launch(&cuda, &TOO_LARGE, [1, 1, 1]) } else { Ok(()) }).unwrap_err());
+    assert!(matches!(refused, Fault::Launch { .. }), "{refused}");
+    drop(cuda);
+    assert_eq!(driver.live(), 0);
+}
+
+#[test]
 fn awaited_launches_run_one_by_one() {
     let driver = Driver::new();
     let cuda = driver.open(&[&NOTHING], Launches::Awaited).unwrap();

@@ -38,6 +38,12 @@ pub enum Fault {
         /// What the driver said.
         reason: String,
     },
+    /// The device does not say how long its work took.
+    #[error("could not read the GPU's clock")]
+    Clock {
+        /// What the driver said.
+        reason: String,
+    },
     /// No memory is left.
     #[error(
         "out of GPU memory: {} more are needed, {} of {} are in use",
@@ -60,7 +66,7 @@ impl Explain for Fault {
         let again =
             "checkpoints are intact: run the same command again; if it fails again, check `nvidia-smi` and `ltrain doctor`";
         match self {
-            Self::Launch { reason, .. } | Self::Copy { reason, .. } => {
+            Self::Launch { reason, .. } | Self::Copy { reason, .. } | Self::Clock { reason } => {
                 Explanation::new("E504").fact(format!("driver: {reason}")).help(again)
             }
             Self::Stopped { reason, .. } => Explanation::new("E504")

@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use half::bf16;
 
 use super::Memory;
+use crate::backend::wall_time;
 use crate::error::Result;
 use crate::tensor::Dtype;
 
@@ -44,6 +45,12 @@ pub trait Launcher: Memory + Debug + 'static {
     /// # Safety
     /// `args` points to one value of the right type per parameter, and every pointer among them covers what the kernel touches.
     unsafe fn launch(&self, kernel: &'static Kernel, grid: [u32; 3], args: &mut [*mut c_void]) -> Result<()>;
+
+    /// Calls `work` with `0..runs` and returns the seconds between the end of each call's work and that of the one before. What
+    /// queues its work asks the device for them; by default launches are done when they return, and the wall's clock tells.
+    fn timed(&self, runs: usize, work: &mut dyn FnMut(usize) -> Result<()>) -> Result<Vec<f64>> {
+        wall_time(runs, work)
+    }
 }
 
 /// A box-wise view of a matrix that TMA copies by, made by the driver. So far only the emulation's own tests have one.

@@ -162,4 +162,8 @@ impl<L: Launcher> Launcher for Metered<L> {
         // SAFETY: the caller's promise, passed on.
         unsafe { self.inner.launch(kernel, grid, args) }
     }
+
+    fn timed(&self, runs: usize, work: &mut dyn FnMut(usize) -> Result<()>) -> Result<Vec<f64>> {
+        self.inner.timed(runs, work)
+    }
 }

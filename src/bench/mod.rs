@@ -1,0 +1,106 @@
+//! `ltrain bench`: every op at real sizes, verified against the CPU, timed, and compared with what the device can do.
+//!
+//! Rates count what an op must do: pairs of query and key that see each other, bytes that must come from memory or go there. Two
+//! calls that do nothing else, a copy and a large matrix product, are measured first; the others' rates are shares of theirs.
+
+mod dims;
+mod inputs;
+mod measure;
+mod op;
+mod ops;
+mod table;
+
+pub use dims::Dims;
+pub use inputs::Inputs;
+pub use measure::{Outcome, Times};
+pub use op::{Cost, Op};
+pub use table::Row;
+
+use std::path::PathBuf;
+
+use self::inputs::Values;
+use self::measure::Bench;
+use self::table::Table;
+use crate::backend::Kernels;
+use crate::config::choices::Shapes;
+use crate::error::{Explain, Explanation, Result};
+
+/// What to measure, and how long.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Beginnings of names of ops; all ops when there are none.
+    pub only: Vec<String>,
+    /// Models whose sizes are used.
+    pub shapes: Vec<Shapes>,
+    /// Row lengths.
+    pub tokens: Vec<usize>,
+    /// About how long each op is timed.
+    pub seconds: f64,
+    /// Bytes that may be used.
+    pub limit: u64,
+    /// Where a JSON object per row is appended.
+    pub json: Option<PathBuf>,
+}
+
+/// Ops that were not timed because they are wrong or broke.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} of {of} measurements failed", rows.len())]
+pub struct Unmeasured {
+    /// Their lines in the table.
+    pub rows: Vec<String>,
+    /// Measurements in all.
+    pub of: usize,
+}
+
+impl Explain for Unmeasured {
+    fn explain(&self) -> Explanation {
+        let e = self.rows.iter().fold(Explanation::new("E505"), |e, row| e.fact(row));
+        e.help("do not train on this device: `ltrain doctor` compares every kernel with the CPU")
+    }
+}
+
+/// Names of all ops that begin with one of these words, in the order of the table.
+pub fn names(only: &[String]) -> Vec<String> {
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|word| name.starts_with(word.as_str()));
+    ops::all().into_iter().map(|op| op.name).filter(|name| wanted(name)).collect()
+}
+
+/// Measures and shows a row for every op at every size, as soon as it is there.
+///
+/// # Errors
+/// Those of writing. What an op does wrong is in its row, see [`verdict`].
+pub fn run(kernels: &dyn Kernels, device: &str, plan: &Plan, show: &mut dyn FnMut(&str) -> Result<()>) -> Result<Vec<Row>> {
+    let values = Values::draw();
+    let bench = Bench { kernels, values: &values, limit: plan.limit, seconds: plan.seconds };
+    let mut table = Table::new(device, plan.json.clone(), show)?;
+    let element = if kernels.rounds() { 2 } else { 4 };
+    let mut measure = |op: &Op, shapes: Shapes, lengths: &[usize]| -> Result<()> {
+        // The small case has no length of the large one's.
+        let wrong = bench.verify(op, &Dims::of(shapes, 0, element));
+        for &tokens in if op.per_token { lengths } else { &[0] } {
+            let dims = Dims::of(shapes, tokens, element);
+            let outcome = wrong.clone().unwrap_or_else(|| bench.time(op, &dims));
+            table.push(Row::new(op, shapes, &dims, outcome, table.limits))?;
+        }
+        Ok(())
+    };
+    if let Some(&largest) = plan.shapes.iter().max_by_key(|&&s| Dims::of(s, 0, element).limits) {
+        ops::limits().iter().try_for_each(|op| measure(op, largest, &[]))?;
+    }
+    let chosen = names(&plan.only);
+    for &shapes in &plan.shapes {
+        for op in ops::all().iter().filter(|op| chosen.contains(&op.name)) {
+            measure(op, shapes, &plan.tokens)?;
+        }
+    }
+    Ok(table.rows)
+}
+
+/// An error unless everything that had room was right.
+///
+/// # Errors
+/// [`Unmeasured`].
+pub fn verdict(rows: &[Row]) -> Result<()> {
+    let wrong: Vec<String> = rows.iter().filter(|row| !row.is_right()).map(|row| row.to_string()).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(Unmeasured { rows: wrong, of: rows.len() }.into()) }
+}
