@@ -29,8 +29,11 @@ class Dims:
         self.model, self.T = model, tokens
         self.C, self.H, self.Hk, self.D, self.ffn, self.V, self.layers, self.tied, self.limits = MODELS[model]
         self.q, self.kv = self.H * self.D, self.Hk * self.D
-        self.weights = {"qkv": (self.q + 2 * self.kv, self.C), "o": (self.C, self.q),
-                        "gate_up": (2 * self.ffn, self.C), "down": (self.C, self.ffn)}
+        # Outputs of the projections of one input, and that input.
+        self.groups = {"qkv": ((self.q, self.kv, self.kv), self.C), "o": ((self.C,), self.q),
+                       "gate_up": ((self.ffn, self.ffn), self.C), "down": ((self.C,), self.ffn)}
+        # As one weight, which is the most that a library's product can make of them.
+        self.weights = {name: (sum(outs), inp) for name, (outs, inp) in self.groups.items()}
 
 
 class Unavailable(Exception):
@@ -237,32 +240,36 @@ for library in ("cublas", "cublaslt"):
             return with_blas(library, lambda: dy.t() @ x)
 
 
-def lora(x, w, a, b):
-    """As PEFT's Linear.forward with dropout 0: base result, plus the scaled low-rank one."""
-    return F.linear(x, w) + F.linear(F.linear(x, a), b) * 2.0
+def lora(x, projections):
+    """As PEFT's Linear.forward with dropout 0, of every projection: base result, plus the scaled low-rank one."""
+    return tuple(F.linear(x, w) + F.linear(F.linear(x, a), b) * 2.0 for w, a, b in projections)
 
 
 def lora_inputs(d, w, grad=False):
-    (out, inp) = d.weights[w]
-    x, a, b = normal(d.T, inp, grad=grad), normal(RANK, inp, scale=inp**-0.5, grad=grad), normal(out, RANK, scale=0.25, grad=grad)
-    return x, normal(out, inp, scale=inp**-0.5), a, b
+    outs, inp = d.groups[w]
+    projections = [(normal(out, inp, scale=inp**-0.5), normal(RANK, inp, scale=inp**-0.5, grad=grad),
+                    normal(out, RANK, scale=0.25, grad=grad)) for out in outs]
+    return normal(d.T, inp, grad=grad), projections
+
+
+def lora_flops(w, low_rank):
+    """The products with the weights, and so many with each pair of factors."""
+    return flops(lambda d: 2 * d.T * (math.prod(d.weights[w]) + low_rank * RANK * sum(out + d.groups[w][1] for out in d.groups[w][0])))
 
 
 WAYS = {"eager": lambda f: f, "compiled": compiled}
 for name, of in WAYS.items():
     for w in ("qkv", "o", "gate_up", "down"):
-        low_rank = lambda d, w=w: 2 * sum(d.weights[w]) * RANK * d.T
-
-        @peer(f"lora_linear fwd {w}", f"peft, {name}", flops(lambda d, w=w, r=low_rank: 2 * d.T * math.prod(d.weights[w]) + r(d)))
+        @peer(f"lora fwd {w}", f"peft, {name}", lora_flops(w, 1))
         def _(d, w=w, of=of):
             inputs, f = lora_inputs(d, w), of(lora)
             return lambda: f(*inputs)
 
-        @peer(f"lora_linear bwd {w}", f"peft, {name}", flops(lambda d, w=w, r=low_rank: 2 * d.T * math.prod(d.weights[w]) + 2 * r(d)))
+        @peer(f"lora bwd {w}", f"peft, {name}", lora_flops(w, 2))
         def _(d, w=w, of=of):
-            x, weight, a, b = lora_inputs(d, w, True)
+            x, projections = lora_inputs(d, w, True)
             f = of(lora)
-            return backward(lambda: f(x, weight, a, b), x, a, b)
+            return backward(lambda: f(x, projections), x, *(factor for _, *factors in projections for factor in factors))
 
 
 # What streams through activations. As in transformers' Llama.

@@ -22,9 +22,6 @@ const NEEDED: Version = Version { major: 12, minor: 0 };
 /// Oldest compute capability.
 const CAPABILITY: Version = Version { major: 8, minor: 0 };
 
-/// Whether every op has a launcher: no, while there is a `device/missing.rs`.
-const COMPLETE: bool = false;
-
 /// A CUDA version or a compute capability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Version {
@@ -148,7 +145,7 @@ impl std::fmt::Display for Place {
 /// # Errors
 /// [`DeviceError`] when a GPU was asked for and none can be used.
 pub fn select(gpus: Gpus) -> crate::Result<Place> {
-    let found = || usable(&probe()?, if COMPLETE { IMAGES } else { &[] });
+    let found = || usable(&probe()?, IMAGES);
     match gpus {
         Gpus::Count(0) => Ok(Place::Cpu { reason: "--gpus 0".into() }),
         Gpus::Count(asked) if asked > 1 => Err(DeviceError::Several { asked }.into()),
