@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::Kernels;
 use crate::error::{Explain, Explanation, IoContext, Result};
 use crate::io::atomic::{Existing, write_dir_atomically};
 use crate::io::model_dir::{EMBEDDING, LM_HEAD};
 use crate::io::peft::{AdapterConfig, read_adapter, saved_name, write_adapter};
 use crate::io::safetensors::write_safetensors;
 use crate::io::{Export, ModelDir, ModelError, SafetensorsFile, Storage, fill_model_dir};
-use crate::model::{Llama, ModelConfig};
+use crate::model::ModelConfig;
 use crate::tensor::Tensor;
 use crate::train::State;
 
@@ -197,17 +198,23 @@ pub fn write_adapter_of(dir: &Path, state: &State, context: &Context, storage: S
     write_adapter(dir, &config, storage, tensors.iter().map(|(n, t)| (n.as_str(), *t)), &extended)
 }
 
-/// An adapter's tensors without the copy of the embedding that stands for a tied output projection.
+/// An adapter's tensors without the copy of the embedding that stands for a tied output projection. `embedding` is the base's,
+/// which counts when the adapter has none.
 ///
 /// # Errors
 /// [`ModelError::AdapterHead`] when it is no copy: a tied model has no place for another matrix.
-pub fn untied(path: &Path, mut tensors: Vec<(String, Tensor)>, model: &Llama) -> Result<Vec<(String, Tensor)>> {
+pub fn untied(
+    path: &Path,
+    mut tensors: Vec<(String, Tensor)>,
+    model: &ModelConfig,
+    embedding: impl FnOnce() -> Result<Tensor>,
+) -> Result<Vec<(String, Tensor)>> {
     let place = |tensors: &[(String, Tensor)], name| tensors.iter().position(|(n, _)| *n == saved_name(name));
-    let Some(head) = place(&tensors, LM_HEAD).filter(|_| model.config.tied) else { return Ok(tensors) };
+    let Some(head) = place(&tensors, LM_HEAD).filter(|_| model.tied) else { return Ok(tensors) };
     let (_, head) = tensors.remove(head);
-    let copy = match (place(&tensors, EMBEDDING), model.params.id(EMBEDDING)) {
-        (Some(saved), _) => tensors[saved].1 == head,
-        (None, id) => id.is_some_and(|id| model.params.get(id).value == head),
+    let copy = match place(&tensors, EMBEDDING) {
+        Some(saved) => tensors[saved].1 == head,
+        None => embedding()? == head,
     };
     if copy { Ok(tensors) } else { Err(ModelError::AdapterHead { path: path.to_path_buf() }.into()) }
 }
@@ -241,38 +248,44 @@ fn counters(checkpoint: &Path) -> Result<Counters> {
     Ok(serde_json::from_str(&text).map_err(foreign)?)
 }
 
-/// Puts the checkpoint's tensors and counters into a freshly prepared state; returns the seconds of training so far.
-pub fn restore(path: &Path, state: &mut State) -> Result<f64> {
+/// Puts the checkpoint's tensors and counters into a freshly prepared state on a backend; returns the seconds of training so far.
+pub fn restore(path: &Path, state: &mut State, kernels: &dyn Kernels) -> Result<f64> {
     let foreign = |what: String| CheckpointError::Foreign { path: path.to_path_buf(), what };
     let counters = counters(path)?;
-    let tensors = match state.model.lora() {
-        None => ModelDir::open(path)?.load()?,
-        Some(_) => untied(path, read_adapter(path)?.tensors, &state.model)?,
-    };
-    let given = tensors.len();
-    let mut used = 0;
-    for (name, tensor) in tensors {
-        let ours = name.strip_prefix("base_model.model.").unwrap_or(&name);
-        let id = state.model.params.id(ours).ok_or_else(|| foreign(format!("tensor {ours}")))?;
-        let param = state.model.params.get_mut(id);
+    let (mut used, mut given) = (0, 0);
+    let has_adapters = state.model.lora().is_some();
+    let (params, config) = (&mut state.model.params, &state.model.config);
+    let mut put = |name: &str, tensor: &Tensor| -> Result<()> {
+        let ours = name.strip_prefix("base_model.model.").unwrap_or(name);
+        let id = params.id(ours).ok_or_else(|| foreign(format!("tensor {ours}")))?;
+        let param = params.get_mut(id);
         if param.value.shape() != tensor.shape() {
             return Err(foreign(format!("{ours} is {}, the model's is {}", tensor.shape(), param.value.shape())).into());
         }
-        param.value = tensor;
-        used += usize::from(param.trainable);
+        (used, given) = (used + usize::from(param.trainable), given + 1);
+        param.set(kernels, tensor)
+    };
+    match has_adapters {
+        false => drop(ModelDir::open(path)?.load_with(|view| put(view.name, &view.to_tensor()?))?),
+        true => {
+            // Adapters are saved with the embedding that a copy stands for.
+            let none = || Err(foreign(format!("{LM_HEAD} without {EMBEDDING}")).into());
+            let tensors = untied(path, read_adapter(path)?.tensors, config, none)?;
+            tensors.iter().try_for_each(|(name, tensor)| put(name, tensor))?;
+        }
     }
     let wanted = state.model.params.iter().filter(|p| p.trainable).count();
     if used != wanted || used != given {
         return Err(foreign(format!("{wanted} trained tensors expected, {used} of {given} found")).into());
     }
     let file = SafetensorsFile::open(&path.join(OPTIMIZER))?;
-    let mut moments = Vec::new();
-    for (id, _) in state.optimizer.moments() {
-        let name = &state.model.params.get(id).name;
-        let moment = |kind: &str| file.view(&format!("{name}.{kind}"))?.to_tensor();
-        moments.push((id, [moment("exp_avg")?, moment("exp_avg_sq")?]));
-    }
-    state.optimizer.restore(counters.optimizer_step, moments);
+    let params = &state.model.params;
+    state.optimizer.restore(counters.optimizer_step, |id, [m, v]| {
+        let name = &params.get(id).name;
+        *m = kernels.place_exact(&file.view(&format!("{name}.exp_avg"))?.to_tensor()?)?;
+        *v = kernels.place_exact(&file.view(&format!("{name}.exp_avg_sq"))?.to_tensor()?)?;
+        Ok(())
+    })?;
     (state.step, state.skipped) = (counters.step, counters.skipped);
     Ok(counters.seconds)
 }

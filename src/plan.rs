@@ -10,7 +10,6 @@ use crate::config::RunConfig;
 use crate::data::Batch;
 use crate::error::{Explain, Explanation, Result};
 use crate::eval::rows_of_a_pass;
-use crate::model::llama::expected_tensors;
 use crate::model::{Llama, LoraConfig, ModelConfig, Recompute};
 use crate::optim::AdamW;
 use crate::tape::Tape;
@@ -73,17 +72,15 @@ impl MemoryPlan {
         let mut plan = Self { phases: Vec::new() };
         let mut phase = |name: String| plan.phases.push(Phase { name, bytes: device.launcher().take_peak() });
 
-        let reserve = |(name, shape): (String, Vec<usize>)| Ok((name, device.reserve(shape)?));
-        let weights = expected_tensors(model).into_iter().map(reserve).collect::<Result<_>>()?;
-        let mut llama = Llama::new(model.clone(), weights)?;
+        let mut llama = Llama::outline(model.clone(), |shape| device.reserve(shape))?;
         let settings = &config.train;
-        let lora = settings.lora.clone().unwrap_or(LoraConfig { rank: 1, alpha: 1.0, rslora: false, targets: Vec::new() });
-        train::prepare(&mut llama, settings.mode, &lora, settings.seed)?;
+        train::prepare(&mut llama, settings.mode, settings.lora.as_ref(), settings.seed)?;
         llama.place(&device)?;
         let mut optimizer = AdamW::new(config.optim.adamw, &llama.params, &device)?;
         phase("loaded".into());
 
-        let row = vec![0; config.data.seq_len];
+        // Tokens that differ: what tells them apart in the gradient of an embedding is as long as it can be.
+        let row: Vec<u32> = (0..config.data.seq_len).map(|i| (i % model.vocab) as u32).collect();
         let batch = Batch::contiguous(&vec![row.as_slice(); settings.micro_batch]);
         // A second micro-batch meets the gradients of the first; a third meets no more.
         let micro = vec![batch; settings.accum.min(2)];

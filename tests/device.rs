@@ -50,7 +50,7 @@ fn lora() -> LoraConfig {
 
 /// A fresh state on a backend.
 fn state(mut model: Llama, mode: TrainMode, kernels: &dyn Kernels) -> State {
-    train::prepare(&mut model, mode, &lora(), 7).unwrap();
+    train::prepare(&mut model, mode, Some(&lora()), 7).unwrap();
     model.place(kernels).unwrap();
     let optimizer = AdamW::new(AdamWConfig::default(), &model.params, kernels).unwrap();
     State { model, optimizer, step: 0, skipped: 0 }
@@ -116,9 +116,7 @@ fn through_a_checkpoint(state: State, mode: TrainMode, base: &ModelDir, run: &Pa
     let context = Context { base, config: &state.model.config, base_name: "base", seconds: 1.0 };
     let path: PathBuf = checkpoint::save(run, &state, &context, 2).unwrap();
     let mut fresh = self::state(Llama::new(base.config().clone(), base.load().unwrap()).unwrap(), mode, kernels);
-    checkpoint::restore(&path, &mut fresh).unwrap();
-    fresh.model.place(kernels).unwrap();
-    fresh.optimizer.place(kernels).unwrap();
+    checkpoint::restore(&path, &mut fresh, kernels).unwrap();
     assert_eq!(floats(&fresh), floats(&state));
     fresh
 }
@@ -192,7 +190,7 @@ fn the_counting_device_counts_what_a_real_one_uses() {
 fn a_device_that_is_full_says_so_and_keeps_working() {
     let device = Device::new(ltrain::backend::Emu::new(EmuMode::Eager), 300_000);
     let mut model = Llama::init(config(), 3).unwrap();
-    train::prepare(&mut model, TrainMode::Lora, &lora(), 7).unwrap();
+    train::prepare(&mut model, TrainMode::Lora, Some(&lora()), 7).unwrap();
     model.place(&device).unwrap();
     let batch = batches(256, 48, Attend::Full)(0);
     let error = train::gradients(&device, &model, &[batch], Recompute::Nothing, &AtomicBool::new(false)).unwrap_err();

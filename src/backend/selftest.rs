@@ -227,7 +227,7 @@ impl Test<'_> {
     fn attention(&mut self) -> Result<()> {
         // Documents of a third of a row, and for the other half of the heads groups of a quarter.
         let starts = [T / 3, T / 4].map(|n| (0..B * T).map(|i| ((i % T) / n * n) as u32).collect());
-        let segments = std::sync::Arc::new(Segments { starts });
+        let segments = Segments { starts }.table();
         let inputs = [ramp([B, T, H, D], 0.1), ramp([B, T, HK, D], 0.7), ramp([B, T, HK, D], 1.9), ramp([B, T, H, D], 2.6)];
         // Probabilities, or their gradients, and the result are rounded; gradients start from a rounded result.
         let (fwd, bwd) = (2.0 * ROUNDING + F32, 4.0 * ROUNDING + F32);
@@ -239,10 +239,10 @@ impl Test<'_> {
             ("attention value gradient", bwd),
         ];
         self.compare(results, inputs, |k, [q, key, v, dout]| {
-            let scale = 1.0 / (D as f32).sqrt();
+            let (segments, scale) = (k.place_integers(&segments)?, 1.0 / (D as f32).sqrt());
             let (o, lse) = k.attention_fwd(q, key, v, &segments, scale)?;
             let qkv = [q.clone(), key.clone(), v.clone()];
-            let saved = AttentionSaved { qkv, o: o.clone(), lse: lse.clone(), segments: segments.clone(), scale };
+            let saved = AttentionSaved { qkv, o: o.clone(), lse: lse.clone(), segments, scale };
             let [dq, dk, dv] = k.attention_bwd(dout, &saved)?;
             Ok([o, lse, dq, dk, dv])
         })

@@ -127,7 +127,7 @@ impl ModelDir {
     /// All tensors as `read` makes them, one after the other, in the order of [`expected_tensors`].
     ///
     /// # Errors    [`ModelError::NotTied`], and those of `read`.
-    pub fn load_with(&self, read: impl Fn(TensorView<'_>) -> Result<Tensor>) -> Result<Vec<(String, Tensor)>> {
+    pub fn load_with<T>(&self, mut read: impl FnMut(TensorView<'_>) -> Result<T>) -> Result<Vec<(String, T)>> {
         self.check_tying()?;
         let load = |(name, _): (String, Vec<usize>)| {
             let tensor = read(self.view(&name)?)?;

@@ -1,15 +1,16 @@
 //! The forward pass of Llama, Mistral, Qwen2 and Qwen3: one function for training, evaluation and generation.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{KvCache, LoraConfig, LoraTarget, ModelConfig, Param, Params};
+use super::{KvCache, LoraConfig, LoraTarget, ModelConfig, Params};
 use crate::backend::{Cpu, Kernels};
 use crate::data::Batch;
 use crate::error::Result;
-use crate::ops::attention::{Segments, attention};
+use crate::ops::attention::attention;
 use crate::ops::bias::bias;
 use crate::ops::cross_entropy::cross_entropy;
-use crate::ops::elementwise::ElementwiseKernels as _;
+use crate::ops::elementwise::{ElementwiseKernels as _, add};
 use crate::ops::embedding::embedding;
 use crate::ops::linear::{self, LinearKernels as _, Lora, linear};
 use crate::ops::rms_norm::{add_rms_norm, rms_norm};
@@ -49,7 +50,7 @@ struct Layer {
 #[derive(Clone)]
 struct Pass {
     rope: Arc<RopeTable>,
-    segments: Arc<Segments>,
+    segments: Tensor,
 }
 
 /// A model: configuration and parameters.
@@ -138,6 +139,13 @@ impl Llama {
         Ok(Self { layers, embed, norm: id("model.norm.weight"), head, lora: None, config, params })
     }
 
+    /// A model whose weights are memory of any content, of the shapes that it needs.
+    pub fn outline(config: ModelConfig, reserve: impl Fn(Vec<usize>) -> Result<Tensor>) -> Result<Self> {
+        let weights = expected_tensors(&config).into_iter().map(|(name, shape)| Ok((name, reserve(shape)?)));
+        let weights = weights.collect::<Result<_>>()?;
+        Self::new(config, weights)
+    }
+
     /// A model with random weights: normal with `initializer_range`, norms 1, biases 0.
     pub fn init(config: ModelConfig, seed: u64) -> Result<Self> {
         let std = f64::from(config.initializer_range);
@@ -174,7 +182,7 @@ impl Llama {
         Ok(())
     }
 
-    /// Moves all parameters into the backend's memory and precision. Before this they are on the host.
+    /// Moves all parameters into the backend's memory and precision, where they are not yet.
     pub fn place(&mut self, kernels: &dyn Kernels) -> Result<()> {
         self.params.iter_mut().try_for_each(|param| param.place(kernels))
     }
@@ -184,20 +192,26 @@ impl Llama {
         self.lora.as_ref()
     }
 
-    /// The base tensors with the adapters multiplied in: `W + s·B·A` in f32, names and order of [`expected_tensors`]. Computed on
-    /// the host wherever the model is: this is what is kept of a training.
-    pub fn merged(&self) -> Result<Vec<(String, Tensor)>> {
-        let base = expected_tensors(&self.config).len();
-        let host = |p: &Param| Ok((p.name.clone(), p.exact().to_host_f32()?));
-        let mut tensors = self.params.iter().take(base).map(host).collect::<Result<Vec<_>>>()?;
-        for projection in self.layers.iter().flat_map(|l| &l.projections) {
-            if let Some((a, b, scale)) = projection.lora {
-                let [b, a] = [b, a].map(|id| self.params.get(id).exact().to_host_f32());
-                let product = Cpu.linear_bwd_x(&b?, &a?)?;
-                Cpu.add_assign(&mut tensors[projection.w].1, &Cpu.scale(&product, scale)?)?;
+    /// The base tensors with the adapters multiplied in: `W + s·B·A` in f32, names and order of [`expected_tensors`], computed on
+    /// the host one after the other.
+    ///
+    /// `base` gives the value that a parameter came with: a backend may have rounded it, and this is what is kept of a training.
+    /// What it does not give, because training moved it, is the model's own.
+    pub fn merged<'a>(
+        &'a self,
+        base: impl Fn(ParamId) -> Option<Result<Tensor>> + 'a,
+    ) -> impl Iterator<Item = Result<(String, Tensor)>> + 'a {
+        let of_weights = self.layers.iter().flat_map(|l| &l.projections).filter_map(|p| Some((p.w, p.lora?)));
+        let factors: HashMap<ParamId, _> = of_weights.collect();
+        let own = move |id: ParamId| self.params.get(id).exact().to_host_f32();
+        (0..expected_tensors(&self.config).len()).map(move |id| {
+            let mut w = base(id).unwrap_or_else(|| own(id))?;
+            if let Some(&(a, b, scale)) = factors.get(&id) {
+                let product = Cpu.linear_bwd_x(&own(b)?, &own(a)?)?;
+                Cpu.add_assign(&mut w, &Cpu.scale(&product, scale)?)?;
             }
-        }
-        Ok(tensors)
+            Ok((self.params.get(id).name.clone(), w))
+        })
     }
 
     fn param(&self, t: &mut Tape, id: ParamId) -> Var {
@@ -234,7 +248,7 @@ impl Llama {
         }
     }
 
-    /// One layer: `h` is the residual stream, `y` its normalised form; returns both for the next layer.
+    /// One layer: `h` is the residual stream, `y` its normalised form; returns the stream and what is still to be added to it.
     fn layer(&self, t: &mut Tape, i: usize, [h, y]: [Var; 2], pass: &Pass, cache: Option<&mut KvCache>) -> Result<[Var; 2]> {
         let layer = &self.layers[i];
         let [pq, pk, pv, po, pg, pu, pd] = &layer.projections;
@@ -258,9 +272,12 @@ impl Llama {
         let [gate, up] = self.project(t, &y, [pg, pu])?;
         let act = swiglu(t, &gate, &up)?;
         let [down] = self.project(t, &act, [pd])?;
-        let next = self.layers.get(i + 1).map_or(self.norm, |l| l.input_norm);
-        let w = self.param(t, next);
-        add_rms_norm(t, &h, &down, &w, self.config.rms_eps)
+        Ok([h, down])
+    }
+
+    /// The norm in front of layer `i`, or behind the last one.
+    fn norm(&self, t: &mut Tape, i: usize) -> Var {
+        self.param(t, self.layers.get(i).map_or(self.norm, |l| l.input_norm))
     }
 
     /// The last layer's normalised hidden states, `(batch, seq_len, hidden)`.
@@ -276,23 +293,31 @@ impl Llama {
         let longest = batch.positions.as_u32()?.iter().max().map_or(0, |&p| p as usize + 1);
         let freqs = self.config.rope.freqs(self.config.head_dim, self.config.context, longest);
         let rope = Arc::new(t.kernels().rope_table(&batch.positions, &batch.rope_scale, &freqs)?);
-        let pass = Pass { rope, segments: Arc::clone(&batch.segments) };
+        let pass = Pass { rope, segments: t.kernels().place_integers(&batch.segments.table())? };
         let w = self.param(t, self.embed);
-        let h = embedding(t, &batch.ids, &w)?;
-        let first = self.layers.first().map_or(self.norm, |l| l.input_norm);
-        let w = self.param(t, first);
-        let y = rms_norm(t, &h, &w, self.config.rms_eps)?;
-        let mut stream = [h, y];
-        for i in 0..self.layers.len() {
-            stream = match recompute {
-                Recompute::Nothing => self.layer(t, i, stream, &pass, cache.as_deref_mut())?,
-                Recompute::Layers => {
-                    let pass = pass.clone();
-                    t.checkpoint(stream.each_ref(), move |t, stream| self.layer(t, i, stream, &pass, None))?
-                }
-            };
+        let mut h = embedding(t, &batch.ids, &w)?;
+        let (layers, eps) = (self.layers.len(), self.config.rms_eps);
+        if recompute == Recompute::Layers {
+            for i in 0..layers {
+                let pass = pass.clone();
+                // A layer's input is all that stays until backward, so its norm belongs to the layer.
+                [h] = t.checkpoint([&h], move |t, [h]| {
+                    let w = self.norm(t, i);
+                    let y = rms_norm(t, &h, &w, eps)?;
+                    let [h, down] = self.layer(t, i, [h, y], &pass, None)?;
+                    Ok([add(t, &h, &down)?])
+                })?;
+            }
+            let w = self.norm(t, layers);
+            return rms_norm(t, &h, &w, eps);
         }
-        let [_, y] = stream;
+        let w = self.norm(t, 0);
+        let mut y = rms_norm(t, &h, &w, eps)?;
+        for i in 0..layers {
+            let [before, down] = self.layer(t, i, [h, y], &pass, cache.as_deref_mut())?;
+            let w = self.norm(t, i + 1);
+            [h, y] = add_rms_norm(t, &before, &down, &w, eps)?;
+        }
         Ok(y)
     }
 

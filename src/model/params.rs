@@ -26,13 +26,19 @@ impl Param {
         self.master.as_ref().unwrap_or(&self.value)
     }
 
-    /// Moves the value into the backend's memory and precision.
-    pub fn place(&mut self, kernels: &dyn Kernels) -> Result<()> {
-        if self.trainable && kernels.rounds() {
-            self.master = Some(kernels.place_exact(&self.value)?);
-        }
-        self.value = kernels.place(&self.value)?;
+    /// Takes a value over into the backend's memory and precision, and exactly too if training moves it.
+    pub fn set(&mut self, kernels: &dyn Kernels, value: &Tensor) -> Result<()> {
+        self.master = (self.trainable && kernels.rounds()).then(|| kernels.place_exact(value)).transpose()?;
+        self.value = kernels.place(value)?;
         Ok(())
+    }
+
+    /// Moves the value into the backend's memory and precision, where it is not yet.
+    pub fn place(&mut self, kernels: &dyn Kernels) -> Result<()> {
+        match self.master {
+            Some(_) => Ok(()),
+            None => self.set(kernels, &self.value.clone()),
+        }
     }
 
     /// Whether weight decay applies: matrices yes, norms and biases no.

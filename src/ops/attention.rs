@@ -5,8 +5,6 @@
 //!
 //! The kernel never sees a pattern: full attention, packed documents and S² attention are all [`Segments`].
 
-use std::sync::Arc;
-
 use crate::error::Result;
 use crate::tape::{Tape, Var};
 use crate::tensor::{Tensor, TensorError};
@@ -21,11 +19,20 @@ pub struct Segments {
     pub starts: [Vec<u32>; 2],
 }
 
+impl Segments {
+    /// As the op takes it, once a backend has placed it: `(2, batch·seq_len)`.
+    pub fn table(&self) -> Tensor {
+        let [first, second] = &self.starts;
+        Tensor::u32([first.as_slice(), second].concat(), [2, first.len()])
+    }
+}
+
 /// Backends' part. `q` `(batch, q_len, heads, head_dim)`, `k`, `v` `(batch, kv_len, kv_heads, head_dim)`; the queries are the
-/// last `q_len` of the `kv_len` tokens. Query head `h` reads kv head `h / (heads / kv_heads)`.
+/// last `q_len` of the `kv_len` tokens. Query head `h` reads kv head `h / (heads / kv_heads)`. `segments` is the table of
+/// [`Segments`], in the backend's memory.
 pub trait AttentionKernels {
     /// `(o, lse)`: `o` like `q`, `lse` `(batch, heads, q_len)`.
-    fn attention_fwd(&self, q: &Tensor, k: &Tensor, v: &Tensor, segments: &Segments, scale: f32) -> Result<(Tensor, Tensor)>;
+    fn attention_fwd(&self, q: &Tensor, k: &Tensor, v: &Tensor, segments: &Tensor, scale: f32) -> Result<(Tensor, Tensor)>;
     /// Gradients of q, k, v. Here `q_len == kv_len`.
     fn attention_bwd(&self, dout: &Tensor, saved: &AttentionSaved) -> Result<[Tensor; 3]>;
 }
@@ -40,7 +47,7 @@ pub struct AttentionSaved {
     /// `log Σ exp S` per head and query.
     pub lse: Tensor,
     /// The segment table.
-    pub segments: Arc<Segments>,
+    pub segments: Tensor,
     /// Softmax scale, `1/sqrt(head_dim)`.
     pub scale: f32,
 }
@@ -58,7 +65,7 @@ pub(crate) struct Extents {
 
 impl Extents {
     /// What shapes and segments agree on.
-    pub fn of(q: &Tensor, k: &Tensor, v: &Tensor, segments: &Segments) -> std::result::Result<Self, TensorError> {
+    pub fn of(q: &Tensor, k: &Tensor, v: &Tensor, segments: &Tensor) -> std::result::Result<Self, TensorError> {
         let [batch, q_len, heads, head_dim] = q.dims("attention: q (B,Tq,H,D)")?;
         let [_, kv_len, kv_heads, _] = k.dims("attention: k (B,Tk,Hk,D)")?;
         k.expect("attention: k (B,Tk,Hk,D)", [batch, kv_len, kv_heads, head_dim])?;
@@ -68,12 +75,7 @@ impl Extents {
             return Err(TensorError::Shape { what: "attention: k (B,Tk,Hk,D), Hk dividing H", expected, got: k.shape().clone() });
         }
         k.expect("attention: k (B,Tk,Hk,D), Tk at least Tq", [batch, kv_len.max(q_len), kv_heads, head_dim])?;
-        for starts in &segments.starts {
-            if starts.len() != batch * q_len {
-                let (expected, got) = ([batch, q_len].into(), [starts.len()].into());
-                return Err(TensorError::Shape { what: "attention: segment starts (B·Tq)", expected, got });
-            }
-        }
+        segments.expect("attention: segments (2,B·Tq)", [2, batch * q_len])?;
         Ok(Self { batch, q_len, kv_len, heads, kv_heads, head_dim })
     }
 
@@ -89,10 +91,10 @@ impl Extents {
 }
 
 /// `softmax(scale·q·kᵀ)·v` over the visible keys; shapes as in [`AttentionKernels`].
-pub fn attention(t: &mut Tape, q: &Var, k: &Var, v: &Var, segments: &Arc<Segments>, scale: f32) -> Result<Var> {
+pub fn attention(t: &mut Tape, q: &Var, k: &Var, v: &Var, segments: &Tensor, scale: f32) -> Result<Var> {
     let qkv = [q, k, v].map(|x| x.value().clone());
     let (o, lse) = t.kernels().attention_fwd(&qkv[0], &qkv[1], &qkv[2], segments, scale)?;
-    let saved = AttentionSaved { qkv, o: o.clone(), lse, segments: Arc::clone(segments), scale };
+    let saved = AttentionSaved { qkv, o: o.clone(), lse, segments: segments.clone(), scale };
     let [o] = t.record([q, k, v], [o], move |k, _, [dout]| {
         let dout = dout.expect("tape: a node runs only when its output has a gradient");
         Ok(k.attention_bwd(&dout, &saved)?.map(Some))

@@ -8,6 +8,8 @@ use crate::tensor::{Shape, Tensor};
 pub trait PlaceKernels {
     /// A weight in the backend's memory and working precision.
     fn place(&self, tensor: &Tensor) -> Result<Tensor>;
+    /// Integers in the backend's memory.
+    fn place_integers(&self, tensor: &Tensor) -> Result<Tensor>;
     /// Values that must keep their precision, such as master weights and moments: in the backend's memory, as f32.
     fn place_exact(&self, tensor: &Tensor) -> Result<Tensor>;
     /// As [`place_exact`](Self::place_exact), zeros.

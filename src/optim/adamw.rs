@@ -4,7 +4,7 @@ use crate::backend::Kernels;
 use crate::error::Result;
 use crate::model::{Param, Params};
 use crate::ops::optim::{AdamWStep, AdamWTensor};
-use crate::tape::ParamGrads;
+use crate::tape::{ParamGrads, ParamId};
 use crate::tensor::Tensor;
 
 /// Constants of the optimiser.
@@ -54,30 +54,20 @@ impl AdamW {
         Ok(Self { config, moments, step: 0 })
     }
 
-    /// Moves moments that were put back into the backend's memory.
-    pub fn place(&mut self, kernels: &dyn Kernels) -> Result<()> {
-        for moment in self.moments.iter_mut().flatten().flatten() {
-            *moment = kernels.place_exact(moment)?;
-        }
-        Ok(())
-    }
-
     /// Steps applied so far.
     pub fn step_count(&self) -> u64 {
         self.step
     }
 
     /// The moments by parameter id, for checkpoints.
-    pub fn moments(&self) -> impl Iterator<Item = (usize, &[Tensor; 2])> {
+    pub fn moments(&self) -> impl Iterator<Item = (ParamId, &[Tensor; 2])> {
         self.moments.iter().enumerate().filter_map(|(id, m)| Some((id, m.as_ref()?)))
     }
 
-    /// Puts saved moments back.
-    pub fn restore(&mut self, step: u64, moments: impl IntoIterator<Item = (usize, [Tensor; 2])>) {
+    /// Puts saved moments back, one parameter's after the other.
+    pub fn restore(&mut self, step: u64, mut put: impl FnMut(ParamId, &mut [Tensor; 2]) -> Result<()>) -> Result<()> {
         self.step = step;
-        for (id, m) in moments {
-            self.moments[id] = Some(m);
-        }
+        self.moments.iter_mut().enumerate().try_for_each(|(id, moments)| moments.as_mut().map_or(Ok(()), |m| put(id, m)))
     }
 
     /// Clips by the global norm and moves every trainable parameter. `lr` gives each parameter its learning rate.

@@ -1,5 +1,6 @@
 //! The base model: a folder, the one in the program, or random weights.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use crate::backend::Kernels;
@@ -9,10 +10,12 @@ use crate::config::text::ModelSource;
 use crate::data::Encode;
 use crate::error::{IoContext, Result};
 use crate::io::atomic::{Existing, write_dir_atomically};
+use crate::io::model_dir::EMBEDDING;
 use crate::io::peft::{Adapter, read_adapter};
-use crate::io::safetensors::write_safetensors;
+use crate::io::safetensors::{TensorView, write_safetensors};
 use crate::io::{ModelDir, ModelError, Storage, TextTokenizer, hf_config};
 use crate::model::{Llama, LoraConfig, LoraTarget, ModelConfig};
+use crate::tape::ParamId;
 use crate::train::{TrainMode, prepare};
 
 /// The model in the program, made by `scripts/make_tiny_model.sh`.
@@ -44,27 +47,36 @@ impl Base {
         load_on(&self.dir, kernels)
     }
 
-    /// The weights for training: on the backend, but for those that train and would be rounded on the way there.
+    /// The weights on a backend for training: beside those that move and would be rounded there, their exact values.
     pub fn load_for(&self, mode: TrainMode, kernels: &dyn Kernels) -> Result<Llama> {
-        match mode == TrainMode::Lora || self.dir.storage()? == Storage::Bf16 {
-            true => self.load_on(kernels),
-            false => load(&self.dir),
-        }
+        let is_exact = |view: &TensorView| !kernels.rounds() || view.storage == Storage::Bf16;
+        load(&self.dir, kernels, |view| mode.moves(view.name) && !is_exact(view))
     }
 }
 
-/// A folder's weights on the host.
-pub fn load(dir: &ModelDir) -> Result<Llama> {
-    Llama::new(dir.config().clone(), dir.load()?)
-}
-
-/// A folder's weights on a backend. The host never holds more than one of those that go to a device.
+/// A folder's weights on a backend.
 pub fn load_on(dir: &ModelDir, kernels: &dyn Kernels) -> Result<Llama> {
-    if !kernels.rounds() {
-        return load(dir);
+    load(dir, kernels, |_| false)
+}
+
+/// A folder's weights on a backend, some with their exact values. The host never holds more than one that goes to a device.
+fn load(dir: &ModelDir, kernels: &dyn Kernels, exact: impl Fn(&TensorView) -> bool) -> Result<Llama> {
+    let mut masters = Vec::new();
+    let placed = dir.load_with(|view| match (kernels.rounds(), exact(&view)) {
+        (false, _) => view.to_tensor(),
+        (true, false) => kernels.place(&view.to_tensor_as_stored()?),
+        (true, true) => {
+            let value = view.to_tensor()?;
+            masters.push((view.name.to_owned(), kernels.place_exact(&value)?));
+            kernels.place(&value)
+        }
+    })?;
+    let mut model = Llama::new(dir.config().clone(), placed)?;
+    for (name, master) in masters {
+        let id = model.params.id(&name).expect("load: the model has what was read for it");
+        model.params.get_mut(id).master = Some(master);
     }
-    let placed = dir.load_with(|view| kernels.place(&view.to_tensor_as_stored()?))?;
-    Llama::new(dir.config().clone(), placed)
+    Ok(model)
 }
 
 /// A model's folder.
@@ -145,15 +157,17 @@ fn write_random(init: &Path, json: &Path, config: &RunConfig) -> Result<()> {
     })
 }
 
-/// Puts a PEFT adapter on a model.
-pub fn adapt(model: &mut Llama, dir: &Path) -> Result<()> {
+/// Puts a PEFT adapter on a model of `base`'s; returns what it brought, which is on the host.
+pub fn adapt(model: &mut Llama, base: &ModelDir, dir: &Path) -> Result<HashSet<ParamId>> {
     let Adapter { config, tensors } = read_adapter(dir)?;
     let foreign = |what: String| ModelError::OtherBase { path: dir.to_path_buf(), what };
     let targets =
         config.target_modules.iter().map(|m| m.parse::<LoraTarget>().map_err(foreign)).collect::<std::result::Result<_, _>>()?;
     let lora = LoraConfig { rank: config.r, alpha: config.lora_alpha as f32, rslora: config.use_rslora, targets };
-    prepare(model, TrainMode::Lora, &lora, 0)?;
-    for (name, tensor) in checkpoint::untied(dir, tensors, model)? {
+    prepare(model, TrainMode::Lora, Some(&lora), 0)?;
+    let mut brought = HashSet::new();
+    let embedding = || base.view(EMBEDDING)?.to_tensor();
+    for (name, tensor) in checkpoint::untied(dir, tensors, &model.config, embedding)? {
         let ours = name.strip_prefix("base_model.model.").unwrap_or(&name);
         let id = model.params.id(ours).ok_or_else(|| foreign(format!("the base model has no {ours}")))?;
         let param = model.params.get_mut(id);
@@ -161,8 +175,15 @@ pub fn adapt(model: &mut Llama, dir: &Path) -> Result<()> {
             return Err(foreign(format!("{ours} is {}, the base model's is {}", tensor.shape(), param.value.shape())).into());
         }
         param.value = tensor;
+        brought.insert(id);
     }
-    Ok(())
+    // The adapter was trained under this rotation; without it the result is noise.
+    let patched = dir.join("base_config/config.json");
+    if patched.exists() {
+        let config = hf_config::read_config(&patched)?;
+        (model.config.rope, model.config.context) = (config.rope, config.context);
+    }
+    Ok(brought)
 }
 
 impl Encode for TextTokenizer {

@@ -5,13 +5,13 @@ use std::io::Write;
 use std::path::Path;
 
 use super::Ending;
-use super::base::{Base, adapt, load, load_on, open_dir};
+use super::base::{Base, adapt, load_on, open_dir};
 use super::job::{colour, human_count, stop_flag};
 use super::measure::questions;
 use super::text;
 use super::ui::Ui;
 use crate::backend::gpu::{self, Gpus, Place};
-use crate::backend::{self, Cpu, Kernels};
+use crate::backend::{self, Device, Kernels, Meta};
 use crate::cli::{DeviceArgs, EvalArgs, GenerateArgs, MergeArgs};
 use crate::config::choices::{Progress, Task};
 use crate::config::text::{List, ModelSource};
@@ -51,14 +51,8 @@ pub(super) fn device(args: &DeviceArgs) -> Result<(Place, Box<dyn Kernels>)> {
 /// A model with its adapter on, on a backend.
 fn adapted(dir: &ModelDir, adapter: Option<&Path>, kernels: &dyn Kernels) -> Result<Llama> {
     let Some(adapter) = adapter else { return load_on(dir, kernels) };
-    let mut model = load(dir)?;
-    adapt(&mut model, adapter)?;
-    // The adapter was trained under this rotation; without it the result is noise.
-    let patched = adapter.join("base_config/config.json");
-    if patched.exists() {
-        let config = read_config(&patched)?;
-        (model.config.rope, model.config.context) = (config.rope, config.context);
-    }
+    let mut model = load_on(dir, kernels)?;
+    adapt(&mut model, dir, adapter)?;
     model.place(kernels)?;
     Ok(model)
 }
@@ -219,7 +213,12 @@ pub fn plan(config: &RunConfig) -> Result<()> {
 /// `ltrain merge`.
 pub fn merge(args: &MergeArgs) -> Result<Ending> {
     let base = open_dir(&args.model)?;
-    let model = adapted(&base, Some(&args.adapter), &Cpu)?;
+    // Nothing of the base is in memory but the tensor that is being written.
+    let outline = Device::new(Meta::default(), u64::MAX);
+    let mut model = Llama::outline(base.config().clone(), |shape| outline.reserve(shape))?;
+    let brought = adapt(&mut model, &base, &args.adapter)?;
+    let params = &model.params;
+    let unchanged = |id| (!brought.contains(&id)).then(|| base.view(&params.get(id).name)?.to_tensor());
     let storage = args.dtype.map_or_else(|| base.storage(), Ok)?;
     let export = Export {
         base: &base,
@@ -228,7 +227,7 @@ pub fn merge(args: &MergeArgs) -> Result<Ending> {
         existing: Existing::Refuse,
         shard_limit: crate::io::export::SHARD_LIMIT,
     };
-    write_model_dir(&args.out, &export, model.merged()?.into_iter().map(Ok))?;
+    write_model_dir(&args.out, &export, model.merged(unchanged))?;
     print(&format!("{}\n", args.out.display()))?;
     Ok(Ending::Finished)
 }

@@ -263,7 +263,9 @@ impl Job<'_> {
                 existing: Existing::Replace,
                 shard_limit: crate::io::export::SHARD_LIMIT,
             };
-            write_model_dir(&self.path().join("merged"), &export, state.model.merged()?.into_iter().map(Ok))?;
+            let params = &state.model.params;
+            let frozen = |id| Some(params.get(id)).filter(|p| !p.trainable).map(|p| self.base.dir.view(&p.name)?.to_tensor());
+            write_model_dir(&self.path().join("merged"), &export, state.model.merged(frozen))?;
         }
         if adapter {
             let base_name = self.base_name();

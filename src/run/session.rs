@@ -15,7 +15,7 @@ use crate::config::choices::NanPolicy;
 use crate::config::text::Resume;
 use crate::data::Prefetch;
 use crate::error::{Error, IoContext, Result};
-use crate::model::{LoraConfig, ModelConfig, RopeConfig};
+use crate::model::{ModelConfig, RopeConfig};
 use crate::optim::AdamW;
 use crate::report::log::{StepLine, TrainerLog};
 use crate::report::record::{StepRecord, ValidationRecord};
@@ -131,9 +131,9 @@ impl Session<'_> {
     fn fresh(&self, kernels: &dyn Kernels) -> Result<State> {
         let train = &self.config.train;
         let mut model = self.base.load_for(train.mode, kernels)?;
-        let lora = train.lora.clone().unwrap_or(LoraConfig { rank: 1, alpha: 1.0, rslora: false, targets: Vec::new() });
-        train::prepare(&mut model, train.mode, &lora, train.seed)?;
+        train::prepare(&mut model, train.mode, train.lora.as_ref(), train.seed)?;
         model.config.rope = self.rope.clone();
+        model.place(kernels)?;
         let optimizer = AdamW::new(self.config.optim.adamw, &model.params, kernels)?;
         Ok(State { model, optimizer, step: 0, skipped: 0 })
     }
@@ -164,11 +164,9 @@ impl Session<'_> {
         let mut state = self.fresh(kernels)?;
         let mut seconds = 0.0;
         if let Some(path) = self.found(main)? {
-            seconds = checkpoint::restore(&path, &mut state)?;
+            seconds = checkpoint::restore(&path, &mut state, kernels)?;
             self.ui.say(&format!("continuing from {} (step {})", path.display(), state.step));
         }
-        state.model.place(kernels)?;
-        state.optimizer.place(kernels)?;
         let config = self.config;
         let (steps, accum, micro) = (config.train.steps, config.train.accum as u64, config.train.micro_batch);
         if state.step >= steps {

@@ -166,12 +166,18 @@ pub fn train(
             state.skipped += 1;
         }
         if bad == 3 && config.on_nan == OnNan::Stop {
-            let finite = |g: &Tensor| g.to_host_f32().is_ok_and(|g| g.as_f32().is_ok_and(|g| g.iter().all(|v| v.is_finite())));
-            let parameter = grads.iter().find(|(_, g)| !finite(g)).map(|(id, _)| state.model.params.get(id).name.clone());
-            return Err(
-                TrainError::Diverged { first: state.step - 2, count: bad, last_good, parameter, saved: Vec::new() }.into()
-            );
+            let mut parameter = None;
+            for (id, grad) in grads.iter() {
+                if !grad.to_host_f32()?.as_f32()?.iter().all(|v| v.is_finite()) {
+                    parameter = Some(state.model.params.get(id).name.clone());
+                    break;
+                }
+            }
+            let first = state.step - 2;
+            return Err(TrainError::Diverged { first, count: bad, last_good, parameter, saved: Vec::new() }.into());
         }
+        // What comes after the step, an evaluation perhaps, gets their memory.
+        drop(grads);
         let tokens = micro.iter().map(|b| b.ids.shape().len() as u64).sum();
         let seconds = started.elapsed().as_secs_f64();
         let report =
@@ -195,7 +201,7 @@ pub fn gradients(
     }
     let scale = (1.0 / weight.max(f64::MIN_POSITIVE)) as f32;
     let mut grads = ParamGrads::new(model.params.len());
-    let mut loss = 0.0;
+    let mut losses = Vec::new();
     for batch in micro {
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
@@ -203,8 +209,12 @@ pub fn gradients(
         let mut tape = Tape::new(kernels);
         let (sum, _) = model.loss(&mut tape, batch, recompute, scale)?;
         tape.backward(&sum, Tensor::scalar(1.0), &mut grads)?;
-        // Read after backward is queued: a device waits for nobody in between.
-        loss += f64::from(sum.value().to_host_f32()?.as_f32()?[0]);
+        losses.push(sum.value().clone());
+    }
+    // Read when everything is queued: a device waits for nobody in between.
+    let mut loss = 0.0;
+    for sum in losses {
+        loss += f64::from(sum.to_host_f32()?.as_f32()?[0]);
     }
     Ok(Some((grads, loss)))
 }

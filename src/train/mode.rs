@@ -20,6 +20,16 @@ impl TrainMode {
     pub fn adapters(self) -> bool {
         self != Self::Full
     }
+
+    /// Whether training moves the parameter of this name.
+    pub fn moves(self, name: &str) -> bool {
+        let adapter = name.contains(".lora_");
+        match self {
+            Self::Lora => adapter,
+            Self::LoraPlus => adapter || is_embedding_or_norm(name),
+            Self::Full => !adapter,
+        }
+    }
 }
 
 impl FromStr for TrainMode {
@@ -50,18 +60,11 @@ pub fn is_embedding_or_norm(name: &str) -> bool {
     name.contains("embed") || name.contains("norm")
 }
 
-/// Adds adapters where the mode has them and marks what moves.
-pub fn prepare(model: &mut Llama, mode: TrainMode, lora: &LoraConfig, seed: u64) -> crate::Result<()> {
-    if mode.adapters() && model.lora().is_none() {
+/// Adds adapters where there are to be such, and marks what moves.
+pub fn prepare(model: &mut Llama, mode: TrainMode, lora: Option<&LoraConfig>, seed: u64) -> crate::Result<()> {
+    if let Some(lora) = lora.filter(|_| mode.adapters() && model.lora().is_none()) {
         model.add_lora(lora, seed)?;
     }
-    for param in model.params.iter_mut() {
-        let adapter = param.name.contains(".lora_");
-        param.trainable = match mode {
-            TrainMode::Lora => adapter,
-            TrainMode::LoraPlus => adapter || is_embedding_or_norm(&param.name),
-            TrainMode::Full => !adapter,
-        };
-    }
+    model.params.iter_mut().for_each(|param| param.trainable = mode.moves(&param.name));
     Ok(())
 }

@@ -161,7 +161,7 @@ fn a_trained_output_projection_is_never_lost_on_a_tied_base() {
     let trained = Tensor::zeros(own.shape().clone());
     let saved = |name: &str, value: &Tensor| (saved_name(name), value.clone());
     let (embedding, head) = ("model.embed_tokens.weight", "lm_head.weight");
-    let kept = |tensors: Vec<(String, Tensor)>| untied("adapter".as_ref(), tensors, &tied);
+    let kept = |tensors: Vec<(String, Tensor)>| untied("adapter".as_ref(), tensors, &tied.config, || Ok(own.clone()));
 
     assert_eq!(kept(vec![saved(head, &own)]).unwrap(), []);
     let both = kept(vec![saved(head, &trained), saved(embedding, &trained)]).unwrap();
@@ -169,6 +169,6 @@ fn a_trained_output_projection_is_never_lost_on_a_tied_base() {
     for other in [vec![saved(head, &trained)], vec![saved(embedding, &trained), saved(head, &own)]] {
         assert_error(kept(other), "E308", &["adapter", "trained lm_head", "tie_word_embeddings"]);
     }
-    let free = untied("adapter".as_ref(), vec![saved(head, &trained)], &load("llama")).unwrap();
+    let free = untied("adapter".as_ref(), vec![saved(head, &trained)], &load("llama").config, || unreachable!()).unwrap();
     assert_eq!(free, [saved(head, &trained)], "a model with an output projection of its own takes it");
 }

@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use crate::check::{assert_close_f32, assert_refused, bits, floats, gradcheck, ramp, run};
 use crate::common::backends::backends;
 use crate::common::{Golden, assert_close_in_norm};
@@ -34,7 +32,7 @@ fn every_pattern_matches_the_golden_forward_and_gradients() {
     let [q, k, v, dout] = ["q", "k", "v", "do"].map(|name| golden(&file, name));
     let scale = 1.0 / 32f32.sqrt();
     for (mode, attend, packed) in modes() {
-        let segments = Arc::new(attend.segments(&documents(&file, packed), 64));
+        let segments = attend.segments(&documents(&file, packed), 64).table();
         let (o, lse) = Cpu.attention_fwd(&q, &k, &v, &segments, scale).unwrap();
         let check = |part: &str, got: &Tensor| {
             let name = format!("{mode}.{part}");
@@ -59,7 +57,7 @@ fn every_pattern_matches_the_golden_values_on_every_device() {
     for (name, device) in backends(given[0].shape().len()) {
         let [q, k, v, dout] = given.each_ref().map(|x| device.place(x).unwrap());
         for (mode, attend, packed) in modes() {
-            let segments = Arc::new(attend.segments(&documents(&file, packed), 64));
+            let segments = device.place_integers(&attend.segments(&documents(&file, packed), 64).table()).unwrap();
             let (o, lse) = device.attention_fwd(&q, &k, &v, &segments, scale).unwrap();
             let qkv = [&q, &k, &v].map(Tensor::clone);
             let saved = AttentionSaved { qkv, o: o.clone(), lse: lse.clone(), segments, scale };
@@ -131,7 +129,7 @@ fn no_pattern_sees_the_future_but_the_rolled_form_does() {
     let [q, k, v] = ["q", "k", "v"].map(|name| golden(&file, name));
     let scale = 1.0 / 32f32.sqrt();
     for (mode, attend, packed) in modes() {
-        let segments = attend.segments(&documents(&file, packed), 64);
+        let segments = attend.segments(&documents(&file, packed), 64).table();
         let ours = |q: &Tensor, k: &Tensor, v: &Tensor| floats(&Cpu.attention_fwd(q, k, v, &segments, scale).unwrap().0).to_vec();
         assert!(!sees_the_future([&q, &k, &v], ours), "{mode}: an output changed with a later token");
     }
@@ -145,7 +143,7 @@ fn no_pattern_sees_the_future_but_the_rolled_form_does() {
 fn the_shifted_pattern_is_not_the_rolled_form() {
     let file = Golden::open("attention");
     let [q, k, v] = ["q", "k", "v"].map(|name| golden(&file, name));
-    let segments = Attend::Shifted { group: GROUP }.segments(&documents(&file, false), 64);
+    let segments = Attend::Shifted { group: GROUP }.segments(&documents(&file, false), 64).table();
     let (o, _) = Cpu.attention_fwd(&q, &k, &v, &segments, 1.0 / 32f32.sqrt()).unwrap();
     let roll = file.f32("s2_roll.o").0;
     let off = |token: usize, head: usize| {
@@ -166,7 +164,7 @@ fn gradients_match_differences() {
     let (b, t, h, hk, d) = (2, 5, 6, 2, 4);
     let documents = [vec![0, 3], vec![0]];
     for attend in [Attend::Full, Attend::Shifted { group: 2 }] {
-        let segments = Arc::new(attend.segments(&documents, t));
+        let segments = attend.segments(&documents, t).table();
         let inputs = [ramp([b, t, h, d], 0.1), ramp([b, t, hk, d], 1.7), ramp([b, t, hk, d], 2.9)];
         gradcheck("attention", inputs, d + t, |tape, [q, k, v]| attention(tape, &q, &k, &v, &segments, 0.5));
     }
@@ -175,7 +173,7 @@ fn gradients_match_differences() {
 #[test]
 fn two_runs_are_bit_equal() {
     let (b, t, h, hk, d) = (2, 130, 6, 2, 10);
-    let segments = Arc::new(Attend::Shifted { group: 48 }.segments(&[vec![0, 70], vec![0]], t));
+    let segments = Attend::Shifted { group: 48 }.segments(&[vec![0, 70], vec![0]], t).table();
     let inputs = [ramp([b, t, h, d], 0.1), ramp([b, t, hk, d], 1.7), ramp([b, t, hk, d], 2.9)];
     let once = || {
         let op = |tape: &mut ltrain::tape::Tape, [q, k, v]: [_; 3]| attention(tape, &q, &k, &v, &segments, 0.3);
@@ -187,7 +185,7 @@ fn two_runs_are_bit_equal() {
 
 #[test]
 fn wrong_shapes_are_refused() {
-    let table = |n: usize| Segments { starts: [vec![0; n], vec![0; n]] };
+    let table = |n: usize| Segments { starts: [vec![0; n], vec![0; n]] }.table();
     let [q, k, v] = [ramp([2, 5, 6, 4], 0.1), ramp([2, 5, 2, 4], 0.2), ramp([2, 5, 2, 4], 0.3)];
     let forward = |q: &Tensor, k: &Tensor, v: &Tensor, n: usize| Cpu.attention_fwd(q, k, v, &table(n), 0.5);
     assert!(forward(&q, &k, &v, 10).is_ok());
@@ -207,7 +205,7 @@ fn wrong_shapes_are_refused() {
         qkv: [q.clone(), k.clone(), v.clone()],
         o: o.clone(),
         lse: lse.clone(),
-        segments: Arc::new(table(10)),
+        segments: table(10),
         scale: 0.5,
     };
     assert!(Cpu.attention_bwd(&o, &saved(&o, &lse)).is_ok());
@@ -217,12 +215,12 @@ fn wrong_shapes_are_refused() {
 }
 
 /// The segments of the last `q_len` tokens of rows of `kv_len`, of which the first has documents and the others are one.
-fn segments(rows: usize, [q_len, kv_len]: [usize; 2], group: usize, documents: &[usize]) -> Arc<Segments> {
+fn segments(rows: usize, [q_len, kv_len]: [usize; 2], group: usize, documents: &[usize]) -> Segments {
     let attend = if group == 0 { Attend::Full } else { Attend::Shifted { group } };
     let of_row = |row: usize| if row == 0 { documents.to_vec() } else { vec![0] };
     let whole = attend.segments(&(0..rows).map(of_row).collect::<Vec<_>>(), kv_len);
     let last = |starts: Vec<u32>| starts.chunks_exact(kv_len).flat_map(|row| row[kv_len - q_len..].to_vec()).collect();
-    Arc::new(Segments { starts: whole.starts.map(last) })
+    Segments { starts: whole.starts.map(last) }
 }
 
 /// How much larger the terms of o, dq, dk and dv are than their sums: the largest `Σ|terms|` by the largest `|Σ terms|`.
@@ -297,14 +295,15 @@ fn every_backend_agrees_forward_and_backward() {
         let [q, k, v, dout] = [([b, t, h, d], 0.1), ([b, t, hk, d], 1.7), ([b, t, hk, d], 2.9), ([b, t, h, d], 0.8)]
             .map(|(s, p)| rounded(&ramp(s, p)));
         // The same o for all, for it decides delta.
-        let o = rounded(&Cpu.attention_fwd(&q, &k, &v, &segments, scale).unwrap().0);
+        let o = rounded(&Cpu.attention_fwd(&q, &k, &v, &segments.table(), scale).unwrap().0);
         let [of_o, of_dq, of_dk, of_dv] = conditions([&q, &k, &v, &o, &dout], &segments, scale).map(allowed);
         // A score is a sum of d products below 1.3^2, lse is at least of their size.
         let of_lse = f64::from(f32::EPSILON) * ((d + t) as f64).sqrt() * 8.0 * (d as f64).sqrt();
         parity(&what, [q, k, v, o, dout], [of_o, of_lse, of_dq, of_dk, of_dv], |backend, [q, k, v, o, dout]| {
+            let segments = backend.place_integers(&segments.table())?;
             let (given, lse) = backend.attention_fwd(q, k, v, &segments, scale)?;
             let qkv = [q, k, v].map(Tensor::clone);
-            let saved = AttentionSaved { qkv, o: o.clone(), lse: lse.clone(), segments: Arc::clone(&segments), scale };
+            let saved = AttentionSaved { qkv, o: o.clone(), lse: lse.clone(), segments, scale };
             let [dq, dk, dv] = backend.attention_bwd(dout, &saved)?;
             Ok([given, lse, dq, dk, dv])
         });
@@ -333,19 +332,20 @@ fn every_backend_agrees_on_queries_behind_a_cache() {
         let [of_o, ..] = conditions([&q, &k, &v, &q, &q], &segments, scale).map(allowed);
         let of_lse = f64::from(f32::EPSILON) * ((d + kv) as f64).sqrt() * 8.0 * (d as f64).sqrt();
         parity(&what, [q, k, v], [of_o, of_lse], |backend, [q, k, v]| {
-            backend.attention_fwd(q, k, v, &segments, scale).map(Into::into)
+            backend.attention_fwd(q, k, v, &backend.place_integers(&segments.table())?, scale).map(Into::into)
         });
     }
 }
 
 #[test]
 fn no_queries_have_gradients_of_zero() {
-    let segments = Arc::new(Segments { starts: [vec![], vec![]] });
+    let segments = Segments { starts: [vec![], vec![]] };
     let inputs = [ramp([2, 0, 6, 8], 0.1), ramp([2, 0, 3, 8], 1.7)];
     parity("attention of nothing", inputs, [0.0; 5], |backend, [q, kv]| {
+        let segments = backend.place_integers(&segments.table())?;
         let (o, lse) = backend.attention_fwd(q, kv, kv, &segments, 0.2)?;
         let qkv = [q, kv, kv].map(Tensor::clone);
-        let saved = AttentionSaved { qkv, o: o.clone(), lse: lse.clone(), segments: Arc::clone(&segments), scale: 0.2 };
+        let saved = AttentionSaved { qkv, o: o.clone(), lse: lse.clone(), segments, scale: 0.2 };
         let [dq, dk, dv] = backend.attention_bwd(q, &saved)?;
         Ok([o, lse, dq, dk, dv])
     });
@@ -359,7 +359,8 @@ fn a_head_dim_that_kernels_cannot_read_is_refused_with_advice() {
     let device = crate::common::backends::emulated(EmuMode::Eager);
     for head_dim in [12, 136] {
         let x = device.place(&ramp([1, 3, 2, head_dim], 0.1)).unwrap();
-        let error: Error = device.attention_fwd(&x, &x, &x, &segments(1, [3, 3], 0, &[0]), 0.5).unwrap_err();
+        let segments = device.place_integers(&segments(1, [3, 3], 0, &[0]).table()).unwrap();
+        let error: Error = device.attention_fwd(&x, &x, &x, &segments, 0.5).unwrap_err();
         assert_eq!(error.explain().code, "E503", "{error}");
         assert!(error.to_string().contains(&head_dim.to_string()), "{error}");
     }

@@ -1,7 +1,7 @@
 use super::Cpu;
 use super::flash::{self, Dims};
 use crate::error::Result;
-use crate::ops::attention::{AttentionKernels, AttentionSaved, Extents, Segments};
+use crate::ops::attention::{AttentionKernels, AttentionSaved, Extents};
 use crate::tensor::{Tensor, pool};
 
 fn dims(extents: Extents) -> Dims {
@@ -9,16 +9,17 @@ fn dims(extents: Extents) -> Dims {
     Dims { batch, q_len, kv_len, heads, kv_heads, head_dim }
 }
 
-fn starts(segments: &Segments) -> [&[u32]; 2] {
-    segments.starts.each_ref().map(Vec::as_slice)
+fn starts(segments: &Tensor) -> Result<[&[u32]; 2]> {
+    let starts = segments.as_u32()?;
+    Ok(starts.split_at(starts.len() / 2).into())
 }
 
 impl AttentionKernels for Cpu {
-    fn attention_fwd(&self, q: &Tensor, k: &Tensor, v: &Tensor, segments: &Segments, scale: f32) -> Result<(Tensor, Tensor)> {
+    fn attention_fwd(&self, q: &Tensor, k: &Tensor, v: &Tensor, segments: &Tensor, scale: f32) -> Result<(Tensor, Tensor)> {
         let d = dims(Extents::of(q, k, v, segments)?);
         let mut o = pool::dirty(q.shape().len());
         let mut lse = pool::dirty(d.batch * d.heads * d.q_len);
-        flash::forward(d, scale, q.as_f32()?, k.as_f32()?, v.as_f32()?, starts(segments), &mut o, &mut lse);
+        flash::forward(d, scale, q.as_f32()?, k.as_f32()?, v.as_f32()?, starts(segments)?, &mut o, &mut lse);
         Ok((Tensor::f32(o, q.shape()), Tensor::f32(lse, [d.batch, d.heads, d.q_len])))
     }
 
@@ -35,7 +36,7 @@ impl AttentionKernels for Cpu {
             saved.o.as_f32()?,
             saved.lse.as_f32()?,
             dout.as_f32()?,
-            starts(&saved.segments),
+            starts(&saved.segments)?,
             &mut dq,
             &mut dk,
             &mut dv,

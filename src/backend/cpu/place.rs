@@ -8,6 +8,11 @@ impl PlaceKernels for Cpu {
         tensor.to_host_f32()
     }
 
+    fn place_integers(&self, tensor: &Tensor) -> Result<Tensor> {
+        tensor.as_u32()?;
+        Ok(tensor.clone())
+    }
+
     fn place_exact(&self, tensor: &Tensor) -> Result<Tensor> {
         tensor.to_host_f32()
     }

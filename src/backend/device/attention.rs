@@ -5,7 +5,7 @@ use half::bf16;
 use super::kernels::attention_bwd as rows;
 use super::{Device, In, Launcher, Out, Purpose, blocks, input, int, kernels as k, vectors};
 use crate::error::Result;
-use crate::ops::attention::{AttentionKernels, AttentionSaved, Extents, Segments};
+use crate::ops::attention::{AttentionKernels, AttentionSaved, Extents};
 use crate::tensor::{Tensor, TensorError};
 
 /// Queries up to which a call against more keys than queries is split by keys, not by queries alone.
@@ -55,14 +55,13 @@ struct Forward {
 }
 
 impl<L: Launcher> AttentionKernels for Device<L> {
-    fn attention_fwd(&self, q: &Tensor, k: &Tensor, v: &Tensor, segments: &Segments, scale: f32) -> Result<(Tensor, Tensor)> {
+    fn attention_fwd(&self, q: &Tensor, k: &Tensor, v: &Tensor, segments: &Tensor, scale: f32) -> Result<(Tensor, Tensor)> {
         let extents = Extents::of(q, k, v, segments)?;
         let width = Width::of(extents.head_dim)?;
         let (o, o_out) = self.empty::<bf16>(q.shape())?;
         let (lse, lse_out) = self.empty::<f32>([extents.batch, extents.heads, extents.q_len])?;
         if !o.shape().is_empty() {
-            let starts = self.integers(&segments.starts.concat())?;
-            let (q, k, v, starts) = (input(q)?, input(k)?, input(v)?, input(&starts)?);
+            let (q, k, v, starts) = (input(q)?, input(k)?, input(v)?, input(segments)?);
             let forward = Forward { o: o_out, lse: lse_out, q, k, v, starts, extents, width, scale };
             // SAFETY: q, k, v and starts have the extents, which were checked; o and lse were made for them.
             unsafe {
@@ -89,9 +88,8 @@ impl<L: Launcher> AttentionKernels for Device<L> {
         let (dk, dk_out) = self.empty::<bf16>(key.shape())?;
         let (dv, dv_out) = self.empty::<bf16>(v.shape())?;
         let (delta, delta_out) = self.empty::<f32>([e.batch, e.heads, e.q_len])?;
-        let starts = self.integers(&saved.segments.starts.concat())?;
         let (dout, q, key, v, o) = (input(dout)?, input(q)?, input(key)?, input(v)?, input(&saved.o)?);
-        let (lse, delta, starts) = (input(&saved.lse)?, input(&delta)?, input(&starts)?);
+        let (lse, delta, starts) = (input(&saved.lse)?, input(&delta)?, input(&saved.segments)?);
 
         let grid = |rows_each: usize, heads: usize| [blocks(e.q_len.div_ceil(rows_each)), blocks(heads), blocks(e.batch)];
         let rows_of_q = width.pick([rows::QUERY_ROWS32, rows::QUERY_ROWS64, rows::QUERY_ROWS96, rows::QUERY_ROWS128]);

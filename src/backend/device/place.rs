@@ -22,6 +22,10 @@ impl<L: Launcher> PlaceKernels for Device<L> {
         }
     }
 
+    fn place_integers(&self, tensor: &Tensor) -> Result<Tensor> {
+        self.integers(tensor.as_u32()?)?.reshape("place_integers", tensor.shape()).map_err(Into::into)
+    }
+
     fn place_exact(&self, tensor: &Tensor) -> Result<Tensor> {
         match tensor.buffer() {
             Buffer::Device(buffer) if buffer.dtype() == Dtype::Bf16 => {

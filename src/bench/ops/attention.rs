@@ -1,7 +1,5 @@
 //! Attention: every pattern in training, and one query over a long cache.
 
-use std::sync::Arc;
-
 use crate::backend::selftest::{F32, ROUNDING};
 use crate::bench::Dims;
 use crate::bench::op::{Cost, Op};
@@ -73,7 +71,7 @@ fn forward(pattern: Pattern) -> Op {
     let name = format!("attention fwd {}", pattern.name());
     // Probabilities and the result are rounded.
     Op::new(name, heads, flops(pattern, 4.0), [2.0 * ROUNDING + F32, F32], move |i, d| {
-        let (segments, scale) = (pattern.segments(d.tokens), scale(d));
+        let (segments, scale) = (i.kernels().place_integers(&pattern.segments(d.tokens).table())?, scale(d));
         let [q, k, v] = [d.heads, d.kv_heads, d.kv_heads].map(|heads| i.normal([1, d.tokens, heads, d.head_dim], 1.0));
         let (q, k, v) = (q?, k?, v?);
         Ok(Box::new(move |on| {
@@ -87,7 +85,7 @@ fn backward(pattern: Pattern) -> Op {
     let name = format!("attention bwd {}", pattern.name());
     // As forward, whose rounded result this starts from, and the scores' gradients.
     Op::new(name, heads, flops(pattern, 10.0), [4.0 * ROUNDING + F32; 3], move |i, d| {
-        let (segments, scale) = (Arc::new(pattern.segments(d.tokens)), scale(d));
+        let (segments, scale) = (i.kernels().place_integers(&pattern.segments(d.tokens).table())?, scale(d));
         let [q, k, v, dout] =
             [d.heads, d.kv_heads, d.kv_heads, d.heads].map(|heads| i.normal([1, d.tokens, heads, d.head_dim], 1.0));
         let (qkv, dout) = ([q?, k?, v?], dout?);
@@ -101,7 +99,7 @@ fn backward(pattern: Pattern) -> Op {
 fn decode() -> Op {
     let bytes = |d: &Dims| Cost::Bytes((2 * d.tokens * d.kv_width() * d.element) as f64);
     Op::new("attention decode", heads, bytes, [2.0 * ROUNDING + F32, F32], |i, d| {
-        let (segments, scale) = (Segments { starts: [vec![0], vec![0]] }, scale(d));
+        let (segments, scale) = (i.kernels().place_integers(&Segments { starts: [vec![0], vec![0]] }.table())?, scale(d));
         let q = i.normal([1, 1, d.heads, d.head_dim], 1.0)?;
         let [k, v] = [0, 1].map(|_| i.normal([1, d.tokens, d.kv_heads, d.head_dim], 1.0));
         let (k, v) = (k?, v?);
