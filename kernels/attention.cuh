@@ -13,9 +13,7 @@ constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
 constexpr int kFrag = 16;       // rows of a left operand, and depth of one step
 constexpr int kPad = 8;         // values between the rows of a tile
-constexpr int kValueBytes = 2;  // of a bf16
 
-constexpr float kLog2e = 1.4426950408889634f;
 constexpr float kLowest = -1e30f;  // loses against every score, and its distance to -inf is not NaN
 constexpr float kSlack = 8.0f;     // a softmax lets its weights grow to 2^kSlack
 

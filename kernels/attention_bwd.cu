@@ -170,15 +170,7 @@ DEV void backward_kv(bf16* dk, bf16* dv, const bf16* dout, const bf16* q, const 
     const uint32_t k_tile = smem_u32(shared), v_tile = k_tile + kResident, stages = v_tile + kResident;
     QueryStats* stats = (QueryStats*)(shared + 2 * kResident + kStages * 2 * kTile);
 
-    // The heads of the group in turn, and of each the queries from `first` to the end for its half of the heads.
-    const int head_end = (kv_head + 1) * s.group();
-    const int end0 = first_blind(s.starts(table, gridDim.z, batch, 0), last + 1, s.q_len, last);
-    const int end1 = first_blind(s.starts(table, gridDim.z, batch, s.heads - 1), last + 1, s.q_len, last);
     struct At { int head, query; };
-    const auto next = [&](At at) {
-        const bool more = at.query + kStage < (at.head * 2 >= s.heads ? end1 : end0);
-        return more ? At{at.head, at.query + kStage} : At{at.head + 1, first};
-    };
     const auto load_stage = [&](At at, int stage) {
         const int64_t row = s.q_at(batch, at.query, at.head);
         const uint32_t q_tile = stages + stage * 2 * kTile;
@@ -211,6 +203,15 @@ DEV void backward_kv(bf16* dk, bf16* dv, const bf16* dout, const bf16* q, const 
     load_stage(at, 0);
     read_stats(at);
     write_stats(0);
+    // The heads of the group in turn, and of each the queries from `first` to the end for its half of the heads. The searches
+    // take as long as the copies under way.
+    const int head_end = (kv_head + 1) * s.group();
+    const int end0 = first_blind(s.starts(table, gridDim.z, batch, 0), last + 1, s.q_len, last);
+    const int end1 = first_blind(s.starts(table, gridDim.z, batch, s.heads - 1), last + 1, s.q_len, last);
+    const auto next = [&](At at) {
+        const bool more = at.query + kStage < (at.head * 2 >= s.heads ? end1 : end0);
+        return more ? At{at.head, at.query + kStage} : At{at.head + 1, first};
+    };
     float k_sums[M][D / 8][4] = {}, v_sums[M][D / 8][4] = {};
     for (int stage = 0; at.head < head_end; stage ^= 1) {
         cp_async_wait<0>();

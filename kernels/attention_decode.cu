@@ -54,7 +54,6 @@ DEV void decode(float* part_o, float* part_lse, const bf16* q, const bf16* k, co
                 const Shape& s, int span, float scale) {
     constexpr int kTile = kFrag * kPitch<D>, kOwn = kStages * 2 * kTile, kChunks = D / kVec;
     static_assert(kShared == kTile + kWarps * kOwn, "attention: shared memory is q and each warp's stages of k and v");
-    static_assert(kOwn >= kFrag * (D + 1) * (int)sizeof(float), "attention: a warp's result fits its stages");
     SHARED_DYN(shared);
     const uint32_t q_tile = smem_u32(shared);
     const int batch = blockIdx.z, warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -113,17 +112,20 @@ DEV void decode(float* part_o, float* part_lse, const bf16* q, const bf16* k, co
         add_weighted<D>(out, weights, k_tile + kTile);
     }
 
+    // Rows of results, behind which their lse: eight rows that are written together lie in banks of their own.
+    constexpr int kResult = D + kPad;
+    static_assert((kFrag * kResult + kFrag) * (int)sizeof(float) <= kOwn, "attention: results fit where stages were");
     float* const result = (float*)own;
     __syncwarp();
     #pragma unroll
     for (int half = 0; half < 2; half++) {
         const float sum = row_sum(softmax.sum[0][half]), inverse = sum > 0.0f ? 1.0f / sum : 0.0f;
         const int row = lane / 4 + half * 8;
-        if (lane % 4 == 0) result[kFrag * D + row] = sum > 0.0f ? softmax.reference[0][half] * scale + logf(sum) : -INFINITY;
+        if (lane % 4 == 0) result[kFrag * kResult + row] = sum > 0.0f ? softmax.reference[0][half] * scale + logf(sum) : -INFINITY;
         #pragma unroll
         for (int n = 0; n < D / 8; n++) {
-            result[row * D + n * 8 + lane % 4 * 2] = out[0][n][half * 2] * inverse;
-            result[row * D + n * 8 + lane % 4 * 2 + 1] = out[0][n][half * 2 + 1] * inverse;
+            float2* const pair = (float2*)&result[row * kResult + n * 8 + lane % 4 * 2];
+            *pair = make_float2(out[0][n][half * 2] * inverse, out[0][n][half * 2 + 1] * inverse);
         }
     }
     __syncthreads();
@@ -133,7 +135,7 @@ DEV void decode(float* part_o, float* part_lse, const bf16* q, const bf16* k, co
         const int row = i / D, col = i % D;
         const int64_t part = parts[row];
         if (part < 0 || col >= s.head_dim) continue;
-        const Result joined = join(results + i, kStride, results + kFrag * D + row, kStride, kWarps);
+        const Result joined = join(results + row * kResult + col, kStride, results + kFrag * kResult + row, kStride, kWarps);
         part_o[part * s.head_dim + col] = joined.o;
         if (col == 0) part_lse[part] = joined.lse;
     }

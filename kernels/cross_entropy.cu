@@ -11,7 +11,7 @@
 //             padding is zero; the loss is summed in f64. Every order is fixed by V and rows alone.
 #include "ptx.cuh"
 #include "reduce.cuh"
-#include "vec8.cuh"
+#include "stream.cuh"
 
 constexpr int kThreads = 256;
 
@@ -21,9 +21,7 @@ struct Softmax {
 
 // Eight logits, of which `left` are in the row; -inf for the others, which adds nothing to either statistic.
 DEV void load_logits(float (&f)[kVec], const float* z, int left) {
-    const float4 v = *(const float4*)z, w = *(const float4*)(z + 4);
-    f[0] = v.x, f[1] = v.y, f[2] = v.z, f[3] = v.w;
-    f[4] = w.x, f[5] = w.y, f[6] = w.z, f[7] = w.w;
+    load_group(f, z);
     #pragma unroll
     for (int i = 0; i < kVec; i++) f[i] = i < left ? f[i] : -INFINITY;
 }

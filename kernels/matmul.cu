@@ -17,16 +17,17 @@
 #include "vec8.cuh"
 
 constexpr int kThreads = 128;
+constexpr int kWarp = 32;
 constexpr int kLargeTile = 128;
 constexpr int kLargeDepth = 32;
 constexpr int kLargeStages = 4;
-constexpr int kLargeShared = kLargeStages * 2 * kLargeTile * kLargeDepth * 2;
+constexpr int kLargeShared = kLargeStages * 2 * kLargeTile * kLargeDepth * kValueBytes;
 constexpr int kSmallTile = 64;
 constexpr int kSmallDepth = 64;
 constexpr int kSmallStages = 3;
-constexpr int kSmallShared = kSmallStages * 2 * kSmallTile * kSmallDepth * 2;
+constexpr int kSmallShared = kSmallStages * 2 * kSmallTile * kSmallDepth * kValueBytes;
 constexpr int kReduceThreads = 256;
-static_assert(kLargeShared >= kLargeTile * kLargeTile * 2 && kSmallShared >= kSmallTile * kSmallTile * 2,
+static_assert(kLargeShared >= kLargeTile * kLargeTile * kValueBytes && kSmallShared >= kSmallTile * kSmallTile * kValueBytes,
               "a rounded tile takes the place of the operands");
 
 // Neighbouring blocks walk down this many tiles of m before the next tile of n: what they read stays in L2.
@@ -131,7 +132,7 @@ struct Feed {
 // 16 rows from `i` on of the left operand, at one step of 16 of the reduction.
 template <bool AlongK, int Tile, int Depth>
 DEV void left_fragment(uint32_t (&a)[4], uint32_t tile, int i, int step) {
-    const int lane = threadIdx.x % 32;
+    const int lane = threadIdx.x % kWarp;
     if constexpr (AlongK) {
         ldmatrix_x4(a, tile + swizzled<Depth / 8>(i + lane % 16, step * 2 + lane / 16));
     } else {
@@ -142,7 +143,7 @@ DEV void left_fragment(uint32_t (&a)[4], uint32_t tile, int i, int step) {
 // 16 columns from `j` on of the right operand: two n8 tiles, {b[0], b[1]} and {b[2], b[3]}.
 template <bool AlongK, int Tile, int Depth>
 DEV void right_fragment(uint32_t (&b)[4], uint32_t tile, int j, int step) {
-    const int lane = threadIdx.x % 32;
+    const int lane = threadIdx.x % kWarp;
     if constexpr (AlongK) {
         ldmatrix_x4(b, tile + swizzled<Depth / 8>(j + lane / 16 * 8 + lane % 8, step * 2 + lane / 8 % 2));
     } else {
@@ -161,9 +162,9 @@ struct Accumulator {
 template <int Tile, int Depth, int Stages, bool AAlongK, bool BAlongK>
 DEV void multiply(Accumulator<Tile>& acc, uint32_t shared, const Term* terms, int count, Corner at) {
     constexpr int side = Accumulator<Tile>::kSide, steps = Depth / 16;
-    constexpr uint32_t operand = Tile * Depth * 2;
+    constexpr uint32_t operand = Tile * Depth * kValueBytes;
     static_assert(steps % 2 == 0, "fragment buffers alternate across the border of two tiles");
-    const int warp = threadIdx.x / 32;
+    const int warp = threadIdx.x / kWarp;
     const int wi = warp / 2 * side, wj = warp % 2 * side;
     auto tiles_of = [&](int term) { return (terms[term].extent + Depth - 1) / Depth; };
     int tiles = 0;
@@ -239,10 +240,10 @@ DEV void multiply(Accumulator<Tile>& acc, uint32_t shared, const Term* terms, in
 template <int Tile>
 DEV void store_rounded(bf16* c, const Accumulator<Tile>& acc, uint8_t* shared, Corner at, float alpha) {
     constexpr int side = Accumulator<Tile>::kSide, chunks = side / 8;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
     const int row = at.row + warp / 2 * side, col = at.col + warp % 2 * side;
     const int pitch = padded(at.cols);
-    uint8_t* mine = shared + warp * side * side * 2;
+    uint8_t* mine = shared + warp * side * side * kValueBytes;
     cp_async_wait<0>();
     __syncthreads();
     #pragma unroll
@@ -259,8 +260,8 @@ DEV void store_rounded(bf16* c, const Accumulator<Tile>& acc, uint8_t* shared, C
     }
     __syncwarp();
     #pragma unroll
-    for (int i = 0; i < side * chunks / 32; i++) {
-        const int r = (i * 32 + lane) / chunks, chunk = lane % chunks;
+    for (int i = 0; i < side * chunks / kWarp; i++) {
+        const int r = (i * kWarp + lane) / chunks, chunk = lane % chunks;
         if (row + r < at.rows && col + chunk * 8 < at.cols) {
             *(uint4*)(c + (int64_t)(row + r) * pitch + col + chunk * 8) = *(const uint4*)(mine + swizzled<chunks>(r, chunk));
         }
@@ -271,7 +272,7 @@ DEV void store_rounded(bf16* c, const Accumulator<Tile>& acc, uint8_t* shared, C
 template <bool Add, int Tile>
 DEV void store_float(float* c, const Accumulator<Tile>& acc, Corner at) {
     constexpr int side = Accumulator<Tile>::kSide;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
     const int row0 = at.row + warp / 2 * side + lane / 4, col0 = at.col + warp % 2 * side + lane % 4 * 2;
     const int pitch = padded(at.cols);
     #pragma unroll
@@ -391,9 +392,8 @@ KERNEL(kReduceThreads) matmul_reduce(float* dw, const float* slabs, int count, i
 // Copies rows of src_width elements into rows of dst_width: dense to padded, with zeros, or padded to dense.
 // A thread has one element; grid (rows * dst_width / threads, rounded up).
 KERNEL(kReduceThreads) matmul_copy_rows(bf16* dst, const bf16* src, int rows, int dst_width, int src_width) {
-    const uint32_t i = blockIdx.x * kReduceThreads + threadIdx.x;
-    const int64_t row = i / dst_width;
-    const int col = i % dst_width;
+    const int64_t i = (int64_t)blockIdx.x * kReduceThreads + threadIdx.x, row = i / dst_width;
+    const int col = (int)(i % dst_width);
     if (row < rows) {
         dst[i] = col < src_width ? src[row * src_width + col] : bf16{0};
     }

@@ -20,6 +20,8 @@ struct bf16 {
     uint16_t x;
 };
 
+constexpr float kLog2e = 1.4426950408889634f;  // for ex2: e^x = 2^(kLog2e x)
+
 // What the tensor memory accelerator needs to know about a tensor. A kernel takes it by value, as
 // `const __grid_constant__ TensorMap m`, and passes its address on. On the device it is a CUtensorMap.
 struct alignas(64) TensorMap {
@@ -58,7 +60,7 @@ DEV uint32_t pack_bf16(float lo, float hi) {
     return r;
 }
 
-// ---- approximate functions, about two units in the last place; denormals are zero ----
+// ---- approximate functions, off by two units in the last place at most; denormals are zero ----
 
 // 2^x. ex2.approx.ftz.f32
 DEV float ex2(float x) {

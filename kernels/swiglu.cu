@@ -9,9 +9,8 @@
 #include "stream.cuh"
 
 constexpr int kThreads = 256;
-constexpr float kLog2e = 1.44269504f;
 
-DEV float sigmoid(float g) { return __fdividef(1.0f, 1.0f + ex2(-kLog2e * g)); }
+DEV float sigmoid(float g) { return rcp(1.0f + ex2(-kLog2e * g)); }
 
 KERNEL(kThreads) swiglu_fwd(bf16* __restrict__ y, const bf16* __restrict__ gate, const bf16* __restrict__ up, int64_t n) {
     each<kThreads, kWideBf16>(y, {gate, up}, n, [](const float (&x)[2]) { return x[0] * sigmoid(x[0]) * x[1]; });

@@ -3,6 +3,7 @@
 #include "ptx.cuh"
 
 constexpr int kVec = 8;
+constexpr int kValueBytes = 2;  // of a bf16
 
 // Elements from one row of a matrix to the next where rows are whole vectors: what the kernels of matmul read and write.
 DEV int padded(int width) { return (width + kVec - 1) / kVec * kVec; }

@@ -16,7 +16,7 @@ fn grid_bf16(n: usize) -> [u32; 3] {
     grid(n, k::elementwise::WIDE_BF16)
 }
 
-fn grid_f32(n: usize) -> [u32; 3] {
+pub(super) fn grid_f32(n: usize) -> [u32; 3] {
     grid(n, k::elementwise::WIDE_F32)
 }
 

@@ -7,8 +7,9 @@ use crate::error::Result;
 use crate::ops::optim::{AdamWStep, AdamWTensor, OptimKernels};
 use crate::tensor::Tensor;
 
-/// Blocks of a launch at most: every block adds the squares of all chunks first, so more than fill a device cost time.
-const MOST_BLOCKS: usize = 512;
+/// Blocks of a launch at most: every block adds the squares of all chunks first, so more than fill a device cost time. As many
+/// as the smallest of the large GPUs holds at once, 108 multiprocessors with four each.
+const MOST_BLOCKS: usize = 432;
 
 /// Where a tensor is, for a kernel that changes it; copied first when it is shared.
 fn place<E: Element>(tensor: &mut Tensor) -> Result<u64> {

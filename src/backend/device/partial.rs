@@ -5,7 +5,7 @@ use super::{Device, Launcher, Purpose, blocks, input, int, kernels as k};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// Rows that one block sums at most, and the most blocks: enough to fill a device twice.
+/// Rows that one block sums, and the most blocks: enough to fill a device twice. Beyond those a block sums more rows.
 const ROWS_PER_PART: usize = 64;
 const MOST_PARTS: usize = 256;
 

@@ -2,13 +2,11 @@
 
 use half::bf16;
 
-use super::{Device, Launcher, Purpose, Usage, blocks, input, kernels as k};
+use super::elementwise::grid_f32;
+use super::{Device, Launcher, Purpose, Usage, input, kernels as k};
 use crate::error::Result;
 use crate::ops::place::PlaceKernels;
 use crate::tensor::{Buffer, Dtype, Shape, Tensor};
-
-/// Elements that one thread converts.
-const PER_THREAD: usize = 8;
 
 impl<L: Launcher> PlaceKernels for Device<L> {
     fn place(&self, tensor: &Tensor) -> Result<Tensor> {
@@ -31,11 +29,8 @@ impl<L: Launcher> PlaceKernels for Device<L> {
             Buffer::Device(buffer) if buffer.dtype() == Dtype::Bf16 => {
                 let (exact, out) = self.empty_for::<f32>(Purpose::Optimizer, tensor.shape())?;
                 let n = tensor.shape().len();
-                let grid = [blocks(n.div_ceil(PER_THREAD * k::elementwise::THREADS)), 1, 1];
-                if n > 0 {
-                    // SAFETY: both tensors hold n elements: the one is given, the other made above.
-                    unsafe { k::convert_bf16_f32(self.launcher(), grid, out, input(tensor)?, n as i64)? };
-                }
+                // SAFETY: both tensors hold n elements: the one is given, the other made above.
+                unsafe { k::convert_bf16_f32(self.launcher(), grid_f32(n), out, input(tensor)?, n as i64)? };
                 Ok(exact)
             }
             Buffer::Device(_) => Ok(tensor.clone()),
