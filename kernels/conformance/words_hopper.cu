@@ -1,4 +1,4 @@
-// conformance_hopper: as conformance.cu, for the instructions of Hopper (sm_90a only)
+// words_hopper: as words.cu, for the instructions of Hopper (sm_90a only)
 //   forward   each kernel says what it writes
 //   shapes    arrays of 32-bit words, floats, or per-thread registers in order of threads; images of shared memory as they lie
 //   launch    grid (1)
