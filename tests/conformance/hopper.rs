@@ -51,7 +51,7 @@ fn swizzled_tile(rows: &[f32]) -> Vec<u32> {
     let mut image = vec![0; TILE * TILE / 2];
     for (n, chunk) in bf16_pairs(rows).chunks_exact(4).enumerate() {
         let (row, place) = (n / 8, n % 8);
-        image[(row * 8 + (place ^ row % 8)) * 4..][..4].copy_from_slice(chunk);
+        image[(row * 8 + (place ^ (row % 8))) * 4..][..4].copy_from_slice(chunk);
     }
     image
 }

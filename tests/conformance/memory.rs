@@ -87,7 +87,7 @@ fn every_thread_knows_its_place() {
     let [x, y, z] = [3, 2, 4];
     let mut want = Vec::new();
     for block in 0..x * y * z {
-        let place = block % x << 8 | block / x % y << 16 | block / (x * y) << 24;
+        let place = (block % x) << 8 | (block / x % y) << 16 | (block / (x * y)) << 24;
         want.extend((0..BLOCK as u32).map(|thread| thread | place));
     }
     for target in targets("conform_indices") {

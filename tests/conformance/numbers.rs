@@ -57,7 +57,7 @@ fn nearest_bf16(x: f32) -> u32 {
         0x7f80 => below,
         _ => {
             let (down, up) = (size - value(below), value(below + 1) - size);
-            if down < up || (down == up && below % 2 == 0) { below } else { below + 1 }
+            if down < up || (down == up && below.is_multiple_of(2)) { below } else { below + 1 }
         }
     };
     code | (x.to_bits() >> 16 & 0x8000)
@@ -209,9 +209,9 @@ fn integers_are_exact() {
             u64::from(a.leading_zeros()),
             lowest_set(u64::from(p)),
             lowest_set(a),
-            (u128::from(a) * u128::from(b) >> 64) as u64,
-            (signed(p) * signed(q) >> 32).cast_unsigned(),
-            u64::from(p) * u64::from(q) >> 32,
+            ((u128::from(a) * u128::from(b)) >> 64) as u64,
+            ((signed(p) * signed(q)) >> 32).cast_unsigned(),
+            (u64::from(p) * u64::from(q)) >> 32,
             u64::from(p.reverse_bits()),
             // Selector 0x5140: bytes 0 and 1 of p are 0 and 1, those of q are 4 and 5.
             byte(p, 0) | byte(q, 0) << 8 | byte(p, 1) << 16 | byte(q, 1) << 24,

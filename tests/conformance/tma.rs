@@ -48,7 +48,7 @@ fn place([_, columns]: [usize; 2], swizzle: Swizzle, row: usize, column: usize) 
     const CHUNK: usize = 8;
     let chunk = match swizzle {
         Swizzle::None => column / CHUNK,
-        Swizzle::Bytes128 => column / CHUNK ^ row % 8,
+        Swizzle::Bytes128 => (column / CHUNK) ^ (row % 8),
     };
     row * columns + chunk * CHUNK + column % CHUNK
 }

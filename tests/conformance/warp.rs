@@ -10,7 +10,7 @@ const WARP: usize = 32;
 #[test]
 fn ldmatrix_deals_out_rows() {
     // Element e of row r is 8 r + e; the rows are named in no order, and one twice.
-    let x: Vec<u32> = (0..WARP as u32 * 4).map(|word| 2 * word | (2 * word + 1) << 16).collect();
+    let x: Vec<u32> = (0..WARP as u32 * 4).map(|word| (2 * word) | ((2 * word + 1) << 16)).collect();
     let rows: Vec<u32> = (0..WARP as u32).map(|lane| if lane == 9 { 4 } else { (13 * lane + 5) % 32 }).collect();
     let element = |matrix: usize, row: usize, column: usize| 8 * rows[8 * matrix + row] + column as u32;
     let straight = |lane: usize, j: usize| [0, 1].map(|half| element(j, lane / 4, 2 * (lane % 4) + half));
