@@ -31,7 +31,7 @@ fn mbarriers_take_turns() {
 
 #[test]
 fn registers_change_hands() {
-    let x = noise(2 * GROUP, 14);
+    let x = noise(3 * GROUP, 14);
     let want: Vec<u32> = x.iter().map(|word| word.wrapping_add(1)).collect();
     for target in targets("conform_setmaxnreg") {
         let [y] = target.run(GRID, &[Arg::Out(x.len()), Arg::In(&x)]);
