@@ -51,7 +51,7 @@ fn atomics_lose_nothing() {
     const WRAP: u32 = 100;
     // All words have the lowest bit and lack the highest but one, so that and, or and xor have something to show.
     let x: Vec<u32> = noise(BLOCKS as usize * WARP, 11).into_iter().map(|word| (word | 1) & !(1 << 30)).collect();
-    let before = [10, 20, u32::MAX, 0, u32::MAX, 0, 0x1234_5678, 150, 0, 0, 3];
+    let before = [10, 20, u32::MAX, 0, u32::MAX, 0, 0x1234_5678, 150, 0, 0, 250];
     let sum = x.iter().fold(0u32, |sum, v| sum.wrapping_add(*v));
     let increased = |old: u32| if old >= WRAP { 0 } else { old + 1 };
     let decreased = |old: u32| if old == 0 || old > WRAP { WRAP } else { old - 1 };
