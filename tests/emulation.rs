@@ -1,6 +1,8 @@
 //! The emulation finds mistakes: kernels with one each, beside the same kernels without it.
 #![allow(unsafe_code)] // launches kernels that no op has a launcher for
 
+mod common;
+
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -9,8 +11,7 @@ use ltrain::backend::device::{DeviceBuffer, KERNELS, Kernel, Launcher, Memory, P
 use ltrain::backend::{Emu, EmuMode, Swizzle};
 use ltrain::tensor::{Buffer, Dtype};
 
-const MODES: [EmuMode; 5] =
-    [EmuMode::Eager, EmuMode::Late { seed: 1 }, EmuMode::Late { seed: 2 }, EmuMode::Late { seed: 3 }, EmuMode::Race];
+use common::backends::MODES;
 
 /// The kernels of one file.
 fn kernels(file: &str) -> impl Iterator<Item = &'static Kernel> + '_ {
