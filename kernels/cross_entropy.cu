@@ -1,7 +1,7 @@
 // cross_entropy: loss and gradient of rows of logits, and the packing of the rows that count
 //   forward   nll[n] = log sum_v exp z[n,v] - z[n, targets[n]],   loss = scale * sum_n weights[n] nll[n]
 //   backward  dz[n,v] = scale weights[n] (exp z[n,v] / sum exp z[n] - [v = targets[n]])
-//   packing   gather_rows: dst[n] = src[index[n]],   scatter_rows and scatter_values: dst[index[n]] = src[n], others untouched
+//   packing   embedding_fwd gathers the rows that count; scatter_rows and scatter_values: dst[index[n]] = src[n], others untouched
 //   shapes    z: (rows, V) f32   dz: (rows, V)   both with rows padded to a multiple of 8, as matmul reads and writes them
 //             targets, weights, nll, index: (rows), packed: only rows that count   loss: (1)
 //             src, dst: (.., cols), cols a multiple of 8
@@ -85,19 +85,12 @@ KERNEL(kThreads) weighted_sum(float* __restrict__ loss, const float* __restrict_
     if (threadIdx.x == 0) *loss = (float)(sum * (double)scale);
 }
 
-DEV void copy_row(bf16* to, const bf16* from, int cols) {
-    #pragma unroll 2
-    for (int c = threadIdx.x * kVec; c < cols; c += kThreads * kVec) store8(to + c, load8(from + c));
-}
-
-KERNEL(kThreads) gather_rows(bf16* __restrict__ dst, const bf16* __restrict__ src, const uint32_t* __restrict__ index,
-                             int cols) {
-    copy_row(dst + (int64_t)blockIdx.x * cols, src + (int64_t)index[blockIdx.x] * cols, cols);
-}
-
 KERNEL(kThreads) scatter_rows(bf16* __restrict__ dst, const bf16* __restrict__ src, const uint32_t* __restrict__ index,
                               int cols) {
-    copy_row(dst + (int64_t)index[blockIdx.x] * cols, src + (int64_t)blockIdx.x * cols, cols);
+    bf16* to = dst + (int64_t)index[blockIdx.x] * cols;
+    const bf16* from = src + (int64_t)blockIdx.x * cols;
+    #pragma unroll 2
+    for (int c = threadIdx.x * kVec; c < cols; c += kThreads * kVec) store8(to + c, load8(from + c));
 }
 
 KERNEL(kThreads) scatter_values(float* __restrict__ dst, const float* __restrict__ src, const uint32_t* __restrict__ index,

@@ -1,7 +1,7 @@
 // elementwise: arithmetic that no fused op covers
 //   add         y = a + b                    add_assign  sum = sum + x
-//   scale       y = factor x                 fill        y = value
-//   convert     y = x in the other type      sum_rows    out[i] = sum over p of partial[p, i]
+//   scale       y = factor x                 convert     y = x as f32
+//   sum_rows    out[i] = sum over p of partial[p, i]
 //   shapes      all (n), except partial: (parts, n). y may be a or x itself.
 //   launch      as in stream.cuh.
 //               sum_rows: grid (ceil(n / kColumns)); a block's kRanks threads per column take its parts in turn.
@@ -22,10 +22,6 @@ template <int kWide, class T> DEV void scale_to(T* y, const T* x, int64_t n, flo
     each<kThreads, kWide>(y, {x}, n, [factor](const float (&v)[1]) { return factor * v[0]; });
 }
 
-template <class Out, class In> DEV void convert_to(Out* y, const In* x, int64_t n) {
-    each<kThreads, kWideF32>(y, {x}, n, [](const float (&v)[1]) { return v[0]; });
-}
-
 KERNEL(kThreads) add_bf16(bf16* y, const bf16* a, const bf16* b, int64_t n) { add_to<kWideBf16>(y, a, b, n); }
 
 KERNEL(kThreads) add_f32(float* y, const float* a, const float* b, int64_t n) { add_to<kWideF32>(y, a, b, n); }
@@ -38,17 +34,8 @@ KERNEL(kThreads) scale_bf16(bf16* y, const bf16* x, int64_t n, float factor) { s
 
 KERNEL(kThreads) scale_f32(float* y, const float* x, int64_t n, float factor) { scale_to<kWideF32>(y, x, n, factor); }
 
-KERNEL(kThreads) convert_f32_bf16(bf16* y, const float* x, int64_t n) { convert_to(y, x, n); }
-
-KERNEL(kThreads) convert_bf16_f32(float* y, const bf16* x, int64_t n) { convert_to(y, x, n); }
-
-KERNEL(kThreads) fill_f32(float* y, int64_t n, float value) {
-    #pragma unroll
-    for (int g = 0; g < kGroups; g++) {
-        const int64_t at = group_at<kThreads, kWideF32>(g);
-        const float f[kWideF32] = {value, value, value, value};
-        put(y + at, f, n - at);
-    }
+KERNEL(kThreads) convert_bf16_f32(float* y, const bf16* x, int64_t n) {
+    each<kThreads, kWideF32>(y, {x}, n, [](const float (&v)[1]) { return v[0]; });
 }
 
 KERNEL(kThreads) sum_rows(float* __restrict__ out, const float* __restrict__ partial, int parts, int64_t n) {

@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::backends::devices;
-use common::{Golden, fixtures};
+use common::{Golden, assert_close_in_norm as assert_close, fixtures};
 use ltrain::backend::{Cpu, EmuMode, Kernels};
 use ltrain::data::Batch;
 use ltrain::io::ModelDir;
@@ -36,16 +36,6 @@ fn batch(golden: &Golden, prefix: &str) -> Batch {
         rope_scale: vec![1.0; rows],
         segments: Arc::new(Segments { starts: [vec![0; rows * t], vec![0; rows * t]] }),
     }
-}
-
-/// Relative error in the Frobenius norm. NaN is an error.
-fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
-    assert_eq!(got.len(), want.len(), "{what}: number of elements");
-    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
-    let off = norm(&mut got.iter().zip(want).map(|(g, w)| f64::from(*g) - f64::from(*w)));
-    let size = norm(&mut want.iter().map(|w| f64::from(*w)));
-    let relative = off / size.max(1e-12);
-    assert!(relative <= tolerance, "{what}: relative error {relative:.2e}, allowed {tolerance:.0e}");
 }
 
 fn load(name: &str) -> Llama {

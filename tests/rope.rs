@@ -5,9 +5,10 @@ mod common;
 use std::f64::consts::TAU;
 
 use common::Golden;
-use ltrain::backend::Cpu;
+use common::backends::backends;
+use ltrain::backend::{Cpu, Kernels};
 use ltrain::model::{RopeConfig, RopeError, RopeKind, RopeScaling};
-use ltrain::ops::rope::{RopeFreqs, RopeKernels, RopeTable};
+use ltrain::ops::rope::{RopeFreqs, RopeKernels as _, RopeTable};
 use ltrain::tensor::Tensor;
 use serde_json::Value;
 
@@ -192,10 +193,19 @@ fn rotation_matches_transformers_for_every_scale_and_offset() {
     }
     let b = cases.len();
     let freqs = RopeFreqs { inv_freq: golden.f32("default.inv_freq").0, attention_factor: 1.0 };
-    let table = Cpu.rope_table(&Tensor::u32(ids, [b, t]), &scales, &freqs).unwrap();
-    let y = rotated(&Tensor::f32(xs, [b, t, h, d]), &table);
+    let x = Tensor::f32(xs, [b, t, h, d]);
+    let rotate = |kernels: &dyn Kernels| {
+        let table = kernels.rope_table(&Tensor::u32(ids.clone(), [b, t]), &scales, &freqs).unwrap();
+        let mut y = [kernels.place(&x).unwrap()];
+        kernels.rope_fwd(&mut y, &table).unwrap();
+        y[0].to_host_f32().unwrap()
+    };
     // Two products and a sum of values up to 4 in f32: 4 · 3 · 2^-24 = 7e-7, and the table's own 1e-7 on each.
-    close("rotate", y.as_f32().unwrap(), &want, absolute(2e-6));
+    close("rotate", rotate(&Cpu).as_f32().unwrap(), &want, absolute(2e-6));
+    for (name, device) in backends(x.shape().len()) {
+        // Such values are off by up to 2^-8 of 4 once they are rounded to bf16: two that a result is made of, and itself.
+        close(&format!("rotate on {name}"), rotate(&*device).as_f32().unwrap(), &want, absolute(4.0 * 3.0 / 256.0));
+    }
 }
 
 fn rotated(x: &Tensor, table: &RopeTable) -> Tensor {

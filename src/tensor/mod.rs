@@ -292,7 +292,7 @@ impl Tensor {
         Ok(Self { shape: expected, data: Arc::clone(&self.data) })
     }
 
-    /// Appends `rows` along dim 1 of a `(1, T, …)` tensor: the growth step of a key/value cache. In place on the host.
+    /// Appends `rows` along dim 1 of a `(1, T, …)` tensor: the growth step of a key/value cache.
     pub fn append(&mut self, rows: &Tensor) -> error::Result<()> {
         let what = "append: rows (1,T,…)";
         let tail = |s: &Shape| s.dims().get(2..).map(<[usize]>::to_vec);
@@ -302,8 +302,8 @@ impl Tensor {
         {
             return Err(TensorError::Shape { what, expected: self.shape.clone(), got: rows.shape.clone() }.into());
         }
-        if let Buffer::Device(buffer) = &*self.data {
-            self.data = Arc::new(Buffer::Device(buffer.followed_by(rows.as_device()?)?));
+        if let Buffer::Device(_) = &*self.data {
+            self.as_device_mut()?.append(rows.as_device()?)?;
         } else {
             self.as_f32_mut()?;
             match Arc::get_mut(&mut self.data) {

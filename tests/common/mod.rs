@@ -20,6 +20,16 @@ pub fn builtin() -> PathBuf {
     fixtures().join("../../assets/tiny")
 }
 
+/// How far `got` is from `want` in the Frobenius norm, by that of `want`. NaN is an error.
+pub fn assert_close_in_norm(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
+    assert_eq!(got.len(), want.len(), "{what}: number of elements");
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+    let off = norm(&mut got.iter().zip(want).map(|(g, w)| f64::from(*g) - f64::from(*w)));
+    let size = norm(&mut want.iter().map(|w| f64::from(*w)));
+    let relative = off / size.max(1e-12);
+    assert!(relative <= tolerance, "{what}: relative error {relative:.2e}, allowed {tolerance:.0e}");
+}
+
 /// One fixture file, read whole.
 pub struct Golden {
     bytes: Vec<u8>,

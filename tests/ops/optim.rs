@@ -1,5 +1,6 @@
 use crate::check::{assert_close_f32, assert_refused, floats, ramp};
 use crate::common::Golden;
+use crate::common::backends::backends;
 use crate::parity::{BF16, parity};
 use ltrain::backend::{Cpu, Kernels};
 use ltrain::error::Result;
@@ -10,10 +11,11 @@ use ltrain::tape::{ParamGrads, Tape};
 use ltrain::tensor::Tensor;
 
 /// Gradients by parameter: each value goes on a tape as a leaf that receives its gradient as the seed.
-fn grads(params: &Params, grads: Vec<Tensor>) -> ParamGrads {
+fn grads(kernels: &dyn Kernels, params: &Params, grads: Vec<Tensor>) -> ParamGrads {
     let mut sum = ParamGrads::new(params.len());
     for (id, grad) in grads.into_iter().enumerate() {
-        let mut tape = Tape::new(&Cpu);
+        let grad = kernels.place_exact(&grad).unwrap();
+        let mut tape = Tape::new(kernels);
         let leaf = tape.param(id, &params.get(id).value);
         tape.backward(&leaf, grad, &mut sum).unwrap();
     }
@@ -22,6 +24,13 @@ fn grads(params: &Params, grads: Vec<Tensor>) -> ParamGrads {
 
 #[test]
 fn ten_clipped_steps_follow_pytorch() {
+    follow_pytorch("cpu", &Cpu);
+    for (name, device) in backends(10_000) {
+        follow_pytorch(&name, &*device);
+    }
+}
+
+fn follow_pytorch(on: &str, kernels: &dyn Kernels) {
     let file = Golden::open("adamw");
     let hyper = file.meta("hyper");
     let number = |key: &str| hyper[key].as_f64().unwrap();
@@ -34,6 +43,7 @@ fn ten_clipped_steps_follow_pytorch() {
     for (i, decay) in decays.iter().enumerate() {
         let id = params.push(format!("p{i}"), golden(format!("p{i}.init")));
         params.get_mut(id).trainable = true;
+        params.get_mut(id).place(kernels).unwrap();
         assert_eq!(params.get(id).decays(), *decay > 0.0, "decay group of p{i}");
     }
     let config = AdamWConfig {
@@ -44,18 +54,19 @@ fn ten_clipped_steps_follow_pytorch() {
         max_grad_norm: number("max_grad_norm"),
     };
     let norms = file.f32("grad_norms").0;
-    let mut optimizer = AdamW::new(config, &params, &Cpu).unwrap();
+    let mut optimizer = AdamW::new(config, &params, kernels).unwrap();
     assert_eq!(norms.len(), 10);
     for (step, &norm) in norms.iter().enumerate() {
-        let given = grads(&params, (0..3).map(|i| golden(format!("step{step}.g{i}"))).collect());
-        let stats = optimizer.apply(&Cpu, &mut params, &given, |_| number("lr")).unwrap();
+        let given = grads(kernels, &params, (0..3).map(|i| golden(format!("step{step}.g{i}"))).collect());
+        let stats = optimizer.apply(kernels, &mut params, &given, |_| number("lr")).unwrap();
         assert!(stats.applied);
         let off = (stats.grad_norm - f64::from(norm)).abs();
         // The fixture keeps the norm in f32.
-        assert!(off <= 1e-6 * stats.grad_norm, "step {step}: norm {}, expected {norm}", stats.grad_norm);
+        assert!(off <= 1e-6 * stats.grad_norm, "{on}, step {step}: norm {}, expected {norm}", stats.grad_norm);
         for i in 0..3 {
             let name = format!("step{step}.p{i}");
-            assert_close_f32(&name, floats(&params.get(i).value), &file.f32(&name).0, 1e-4);
+            let exact = params.get(i).exact().to_host_f32().unwrap();
+            assert_close_f32(&format!("{on}: {name}"), floats(&exact), &file.f32(&name).0, 1e-4);
         }
     }
 }
@@ -67,7 +78,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
     params.get_mut(id).trainable = true;
     let mut optimizer = AdamW::new(AdamWConfig::default(), &params, &Cpu).unwrap();
     for bad in [f32::NAN, f32::INFINITY] {
-        let given = grads(&params, vec![Tensor::f32(vec![1.0, 1.0, bad, 1.0, 1.0, 1.0], [3, 2])]);
+        let given = grads(&Cpu, &params, vec![Tensor::f32(vec![1.0, 1.0, bad, 1.0, 1.0, 1.0], [3, 2])]);
         let stats = optimizer.apply(&Cpu, &mut params, &given, |_| 0.1).unwrap();
         assert!(!stats.applied && !stats.grad_norm.is_finite());
     }

@@ -41,13 +41,14 @@ pub trait Memory: Debug + Send + Sync {
     unsafe fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()>;
 }
 
-/// Elements in a device's memory; freed on drop.
+/// Elements in a device's memory, and perhaps room for more; freed on drop.
 #[derive(Debug)]
 pub struct DeviceBuffer {
     memory: Arc<dyn Memory>,
     address: u64,
     dtype: Dtype,
     len: usize,
+    room: usize,
     purpose: Purpose,
 }
 
@@ -62,7 +63,7 @@ impl DeviceBuffer {
     /// Memory of any content.
     pub fn empty(memory: &Arc<dyn Memory>, dtype: Dtype, len: usize, purpose: Purpose) -> Result<Self> {
         let address = memory.alloc(len * dtype.bytes(), purpose)?;
-        Ok(Self { memory: Arc::clone(memory), address, dtype, len, purpose })
+        Ok(Self { memory: Arc::clone(memory), address, dtype, len, room: len, purpose })
     }
 
     /// A copy of host memory.
@@ -87,18 +88,24 @@ impl DeviceBuffer {
         Ok(copy)
     }
 
-    /// A new buffer with this one's elements and then `other`'s.
-    pub fn followed_by(&self, other: &Self) -> Result<Self> {
+    /// Adds `other`'s elements at the end. What has no room moves to memory with half as much to spare, so that elements that
+    /// come one by one are copied three times in the mean, however many there will be.
+    pub fn append(&mut self, other: &Self) -> Result<()> {
         if self.dtype != other.dtype {
             return Err(TensorError::Dtype { expected: self.dtype, got: other.dtype }.into());
         }
-        let both = Self::empty(&self.memory, self.dtype, self.len + other.len, self.purpose)?;
-        // SAFETY: the new buffer has room for the bytes of both, one after the other.
-        unsafe {
-            self.memory.copy(both.address, self.address, self.bytes())?;
-            self.memory.copy(both.address + self.bytes() as u64, other.address, other.bytes())?;
+        let len = self.len + other.len;
+        if len > self.room {
+            let mut larger = Self::empty(&self.memory, self.dtype, len.max(self.room / 2 * 3), self.purpose)?;
+            larger.len = self.len;
+            // SAFETY: the new buffer has room for more than these bytes.
+            unsafe { self.memory.copy(larger.address, self.address, self.bytes())? };
+            *self = larger;
         }
-        Ok(both)
+        // SAFETY: there is room behind this buffer's bytes for those of the other, which is another buffer.
+        unsafe { self.memory.copy(self.address + self.bytes() as u64, other.address, other.bytes())? };
+        self.len = len;
+        Ok(())
     }
 
     /// Where it is.
@@ -151,6 +158,6 @@ impl DeviceBuffer {
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
         // SAFETY: this is what `empty` allocated, and its only owner goes away.
-        unsafe { self.memory.free(self.address, self.bytes(), self.purpose) };
+        unsafe { self.memory.free(self.address, self.room * self.dtype.bytes(), self.purpose) };
     }
 }

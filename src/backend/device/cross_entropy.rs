@@ -73,7 +73,7 @@ impl<L: Launcher> Chunks<'_, L> {
         let (index, targets, weights) = (self.index.from(at), self.targets.from(at), self.weights.from(at));
         // SAFETY: the caller's promise; z and dz have padded rows, h, w and packed rows of width, a multiple of 8.
         unsafe {
-            k::gather_rows(launcher, each, self.packed, self.h, index, width)?;
+            self.device.gather_rows(self.packed, self.h, index, [rows, self.width])?;
             k::matmul_nt_f32(launcher, large_tiles(rows, self.vocab), self.z, packed, self.w, int(rows), vocab, width)?;
             match wants_grad {
                 true => k::cross_entropy_rows(launcher, each, self.dz, nll, z, targets, weights, vocab, self.scale),

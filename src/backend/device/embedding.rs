@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::{Device, Launcher, Out, Purpose, blocks, input, int, kernels as k, vectors};
+use super::{Device, In, Launcher, Out, Purpose, blocks, input, int, kernels as k, vectors};
 use crate::error::Result;
 use crate::ops::embedding::EmbeddingKernels;
 use crate::tensor::Tensor;
@@ -62,6 +62,24 @@ enum Rows<'a> {
 }
 
 impl<L: Launcher> Device<L> {
+    /// `to[n] = from[index[n]]`, rows of `cols` elements, a multiple of 8.
+    ///
+    /// # Safety
+    /// `to` and `index` have `rows` rows, and every entry of `index` names a row of `from`.
+    pub(super) unsafe fn gather_rows(
+        &self,
+        to: Out<bf16>,
+        from: In<bf16>,
+        index: In<u32>,
+        [rows, cols]: [usize; 2],
+    ) -> Result<()> {
+        let per_thread = 4 * k::embedding::VEC;
+        let team = cols.div_ceil(per_thread).next_power_of_two().min(k::embedding::THREADS);
+        let grid = [blocks(rows.div_ceil(k::embedding::THREADS / team)), 1, 1];
+        // SAFETY: the caller's promise.
+        unsafe { k::embedding_fwd(self.launcher(), grid, to, index, from, int(rows), int(cols), int(team)) }
+    }
+
     fn add_segments(&self, out: Out<f32>, rows: &Rows, segments: &Segments, cols: usize) -> Result<()> {
         let n = segments.rows.len();
         if n * cols == 0 {
@@ -92,12 +110,9 @@ impl<L: Launcher> EmbeddingKernels for Device<L> {
         assert!(ids.iter().all(|&id| (id as usize) < vocab), "embedding: ids are below the vocabulary's size");
         let (y, out) = self.empty::<bf16>([batch, seq_len, cols])?;
         if ids.len() * cols > 0 {
-            let per_thread = 4 * k::embedding::VEC;
-            let team = cols.div_ceil(per_thread).next_power_of_two().min(k::embedding::THREADS);
-            let grid = [blocks(ids.len().div_ceil(k::embedding::THREADS / team)), 1, 1];
-            let (rows, placed) = (int(ids.len()), self.integers(ids)?);
-            // SAFETY: y holds rows·cols elements, ids one integer per row, and every id names a row of w: checked or made above.
-            unsafe { k::embedding_fwd(self.launcher(), grid, out, input(&placed)?, input(w)?, rows, int(cols), int(team))? };
+            let placed = self.integers(ids)?;
+            // SAFETY: y holds a row for every id, and every id names a row of w: checked or made above.
+            unsafe { self.gather_rows(out, input(w)?, input(&placed)?, [ids.len(), cols])? };
         }
         Ok(y)
     }
