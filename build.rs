@@ -22,6 +22,8 @@ fn kernels() -> Result<(), Box<dyn Error>> {
     let emulated = std::env::var_os("CARGO_FEATURE_EMU").is_some();
     let mut kernels = ptx_build::Kernels::in_dir("kernels")?;
     if emulated {
+        // For tests alone: a program without the emulation holds none of these.
+        kernels = kernels.and("kernels/conformance", ptx_build::Where::Everywhere)?;
         kernels = kernels.and("kernels/host/tests", ptx_build::Where::Emulation)?;
     }
     let images = match ptx_build::find(&|name| std::env::var_os(name)) {

@@ -10,8 +10,7 @@ cd "$(dirname "$0")/.."
 kit=${1:-gpu-kit}
 most=60000000
 # Tests that compare every backend in reach.
-tests=(ops rope model device)
-[ ! -e tests/conformance ] && [ ! -e tests/conformance.rs ] || tests+=(conformance)
+tests=(ops rope model device conformance)
 
 LTRAIN_NVCC=${LTRAIN_NVCC:-$(scripts/setup_nvcc.sh)}
 export LTRAIN_NVCC

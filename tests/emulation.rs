@@ -1,6 +1,8 @@
 //! The emulation finds mistakes: kernels with one each, beside the same kernels without it.
 #![allow(unsafe_code)] // launches kernels that no op has a launcher for
 
+mod common;
+
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -9,8 +11,7 @@ use ltrain::backend::device::{DeviceBuffer, KERNELS, Kernel, Launcher, Memory, P
 use ltrain::backend::{Emu, EmuMode, Swizzle};
 use ltrain::tensor::{Buffer, Dtype};
 
-const MODES: [EmuMode; 5] =
-    [EmuMode::Eager, EmuMode::Late { seed: 1 }, EmuMode::Late { seed: 2 }, EmuMode::Late { seed: 3 }, EmuMode::Race];
+use common::backends::MODES;
 
 /// The kernels of one file.
 fn kernels(file: &str) -> impl Iterator<Item = &'static Kernel> + '_ {
@@ -83,7 +84,7 @@ fn product(mode: EmuMode, kernel: &'static Kernel, [a, b]: [&[bf16]; 2]) -> Outc
     let (a, b) = (operand(a), operand(b));
     let c = DeviceBuffer::empty(&memory, Dtype::F32, TILE * TILE, Purpose::Activations).unwrap();
     let map = |x: &DeviceBuffer| {
-        emu.tensor_map(x.address(), [TILE as u64, (TILE * STEPS) as u64], TILE as u32, Swizzle::Bytes128).unwrap()
+        emu.tensor_map(x.address(), [TILE as u64, (TILE * STEPS) as u64], [TILE as u32; 2], Swizzle::Bytes128).unwrap()
     };
     let (mut c_at, mut a_map, mut b_map, mut steps) = (c.address(), map(&a), map(&b), STEPS as i32);
     let args = &mut [(&raw mut c_at).cast(), (&raw mut a_map).cast(), (&raw mut b_map).cast(), (&raw mut steps).cast()];
@@ -97,7 +98,7 @@ fn stored(mode: EmuMode, kernel: &'static Kernel, x: &[bf16]) -> Outcome {
     let memory: Arc<dyn Memory> = Arc::clone(&emu) as _;
     let x = DeviceBuffer::uploaded(&memory, &Buffer::Bf16(x.to_vec()), Purpose::Activations).unwrap();
     let y = DeviceBuffer::empty(&memory, Dtype::Bf16, x.len(), Purpose::Activations).unwrap();
-    let mut y_map = emu.tensor_map(y.address(), [TILE as u64; 2], TILE as u32, Swizzle::None).unwrap();
+    let mut y_map = emu.tensor_map(y.address(), [TILE as u64; 2], [TILE as u32; 2], Swizzle::None).unwrap();
     let mut x_at = x.address();
     launched(&emu, kernel, [1, 1, 1], &mut [(&raw mut x_at).cast(), (&raw mut y_map).cast()])?;
     Ok(y.to_f32().unwrap())

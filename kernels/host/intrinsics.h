@@ -241,12 +241,13 @@ namespace simt::SIMT_VARIANT {
 
 constexpr double kPi = 3.14159265358979323846;
 
-// sin and cos of pi x. The whole turns are taken off first, which is exact.
+// sin and cos of pi x. The whole turns are taken off first, and near a zero the distance from it is taken, which is exact: so
+// zeros are zeros, and pi's own rounding is nowhere larger than the result's.
 template <class T>
 static inline void sin_cos_pi(T x, T* sine, T* cosine) {
-    const T turns = x - 2 * rint(x / 2);
-    *sine = (T)sin(kPi * (double)turns);
-    *cosine = (T)cos(kPi * (double)turns);
+    const double half_turns = (double)(x - 2 * rint(x / 2)), size = fabs(half_turns);
+    *sine = (T)copysign(sin(kPi * (size > 0.5 ? 1 - size : size)), half_turns);
+    *cosine = (T)(size > 0.25 ? sin(kPi * (0.5 - size)) : cos(kPi * size));
 }
 
 static inline float sin_pi(float x) {
@@ -281,7 +282,8 @@ static inline float cos_pi(float x) {
 #define __sincosf(x, s, c) sincosf(x, s, c)
 
 static inline float __saturatef(float x) { return fminf(fmaxf(x, 0.0f), 1.0f); }
-static inline float __fdividef(float a, float b) { return a / b; }
+// Beyond 2^126 the device's divisor has no reciprocal: the quotient is 0, and NaN of an infinity.
+static inline float __fdividef(float a, float b) { return fabsf(b) > 0x1p126f ? a * 0.0f : a / b; }
 static inline float __fadd_rn(float a, float b) { return a + b; }
 static inline float __fsub_rn(float a, float b) { return a - b; }
 static inline float __fmul_rn(float a, float b) { return a * b; }

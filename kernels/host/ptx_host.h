@@ -21,11 +21,13 @@ static inline float bf2f(bf16 b) { return __uint_as_float((uint32_t)b.x << 16); 
 static inline bf16 f2bf(float f) { return bf16{simt_bf16_bits(f)}; }
 static inline uint32_t pack_bf16(float lo, float hi) { return simt_bf16_bits(lo) | (uint32_t)simt_bf16_bits(hi) << 16; }
 
-// ---- approximate functions, here exact to the last place ----
+// ---- approximate functions, here exact to the last place; operands and results lose their denormals, as .ftz says ----
 
-static inline float ex2(float x) { return exp2f(x); }
-static inline float lg2(float x) { return log2f(x); }
-static inline float rcp(float x) { return 1.0f / x; }
+static inline float simt_flushed(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0.0f, x) : x; }
+
+static inline float ex2(float x) { return simt_flushed(exp2f(simt_flushed(x))); }
+static inline float lg2(float x) { return log2f(simt_flushed(x)); }
+static inline float rcp(float x) { return simt_flushed(1.0f / simt_flushed(x)); }
 
 // ---- shared memory and matrix instructions of a warp ----
 

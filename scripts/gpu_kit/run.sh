@@ -2,7 +2,7 @@
 # Tests, measures and trains on a machine with an NVIDIA driver and nothing else; made by scripts/gpu_kit.sh.
 #
 #     bash run.sh                        everything, in this order:
-#     bash run.sh doctor tests bench     some of: doctor tests bench peers compare builtin llama8b sanitize
+#     bash run.sh doctor tests bench     some of: doctor tests conformance bench peers compare builtin llama8b sanitize
 #     bash run.sh --dry                  everything at toy sizes on the CPU: does the kit itself work?
 #
 # Results go to $OUT (default: ./gpu-kit-results): summary.txt, log.txt, bench.jsonl, peers.jsonl, table.md, runs.tar.gz, gpu.csv.
@@ -28,7 +28,7 @@ dry=
 for word in "$@"; do
     if [ "$word" = --dry ]; then dry=yes; else stages+=("$word"); fi
 done
-[ ${#stages[@]} -gt 0 ] || stages=(doctor tests bench peers compare builtin llama8b sanitize)
+[ ${#stages[@]} -gt 0 ] || stages=(doctor tests conformance bench peers compare builtin llama8b sanitize)
 
 # What a stage returns that lacks something which need not be there.
 skip=77
@@ -89,6 +89,7 @@ stage_tests() {
     local status=0 binary
     [ -n "$dry" ] || export LTRAIN_BACKENDS=cuda
     for binary in "$work"/tests/bin/*; do
+        [ "$binary" != "$work/tests/bin/conformance" ] || continue
         if [ -n "$dry" ]; then
             run 60 "$binary" --list || status=1
         else
@@ -97,6 +98,13 @@ stage_tests() {
     done
     [ -z "$dry" ] || { run 120 "$work/tests/bin/model" llama_headdim || status=1; }
     return $status
+}
+
+# Conformance of every ptx.cuh wrapper: one after the other, so that one that never ends is the last one named. --dry: on the
+# emulation.
+stage_conformance() {
+    [ -n "$dry" ] || export LTRAIN_BACKENDS=cuda
+    run 240 "$work/tests/bin/conformance" --test-threads 1 --nocapture
 }
 
 sizes() {
@@ -192,7 +200,7 @@ failed=0
 for stage in "${stages[@]}"; do
     before=$SECONDS
     case $stage in
-    doctor | tests | bench | peers | compare | builtin | llama8b | sanitize) ;;
+    doctor | tests | conformance | bench | peers | compare | builtin | llama8b | sanitize) ;;
     *) say "unknown stage: $stage"; failed=1; continue ;;
     esac
     say ""
@@ -208,7 +216,7 @@ for stage in "${stages[@]}"; do
         *) result=FAILED; failed=1 ;;
         esac
     fi
-    printf '%-9s %s, %d s\n' "$stage" "$result" $((SECONDS - before)) >>"$out/summary.txt"
+    printf '%-11s %s, %d s\n' "$stage" "$result" $((SECONDS - before)) >>"$out/summary.txt"
 done
 
 {

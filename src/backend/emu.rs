@@ -108,13 +108,24 @@ impl Emu {
         Self { mode, calls: if mode == EmuMode::Race { RACE } else { PLAIN } }
     }
 
-    /// A view of a bf16 matrix `(rows, columns)` at `address`, in square boxes of `side` elements; swizzled by 128 bytes or not.
-    pub fn tensor_map(&self, address: u64, [rows, columns]: [u64; 2], side: u32, swizzle: Swizzle) -> Result<TensorMap> {
+    /// A view of a bf16 matrix `(rows, columns)` at `address`, in boxes of `(rows, columns)`; swizzled by 128 bytes or not.
+    pub fn tensor_map(&self, address: u64, [rows, columns]: [u64; 2], boxes: [u32; 2], swizzle: Swizzle) -> Result<TensorMap> {
+        let [box_rows, box_columns] = boxes;
         let mut map = TensorMap([0; 16]);
         let to = (&raw mut map).cast();
         // SAFETY: the map has the 128 bytes that are written; the address is only kept in it.
         match unsafe {
-            (self.calls.tensor_map)(to, address as *mut c_void, 2, columns, rows, columns * 2, side, side, swizzle as u32)
+            (self.calls.tensor_map)(
+                to,
+                address as *mut c_void,
+                2,
+                columns,
+                rows,
+                columns * 2,
+                box_columns,
+                box_rows,
+                swizzle as u32,
+            )
         } {
             0 => Ok(map),
             _ => Err(Fault::Copy { action: "describe", bytes: rows * columns * 2, reason: self.last_error() }.into()),

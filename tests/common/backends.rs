@@ -8,13 +8,17 @@ use ltrain::backend::{self, Device, Emu, EmuMode, Kernels};
 /// Elements up to which the race detector watches every access: it is several times slower than the other modes.
 const WATCHED: usize = 40_000;
 
+/// Every way the emulation has of running a kernel, the race detector last.
+pub const MODES: [EmuMode; 5] =
+    [EmuMode::Eager, EmuMode::Late { seed: 1 }, EmuMode::Late { seed: 2 }, EmuMode::Late { seed: 3 }, EmuMode::Race];
+
 /// An emulated device with memory without end.
 pub fn emulated(mode: EmuMode) -> Device<Emu> {
     Device::new(Emu::new(mode), u64::MAX)
 }
 
 /// `LTRAIN_BACKENDS=cuda` leaves the emulation out and wants a GPU: for machines that are there for it.
-fn gpu_alone() -> bool {
+pub fn gpu_alone() -> bool {
     std::env::var("LTRAIN_BACKENDS").is_ok_and(|only| only == "cuda")
 }
 
@@ -41,9 +45,7 @@ fn in_reach(modes: impl Iterator<Item = EmuMode>) -> Vec<(String, Arc<dyn Kernel
 
 /// Every backend in reach for a test of that many elements: the emulation in all its modes, and the GPU.
 pub fn backends(elements: usize) -> Vec<(String, Arc<dyn Kernels>)> {
-    let late = (1..=3).map(|seed| EmuMode::Late { seed });
-    let race = (elements <= WATCHED).then_some(EmuMode::Race);
-    in_reach(std::iter::once(EmuMode::Eager).chain(late).chain(race))
+    in_reach(MODES.into_iter().filter(|mode| *mode != EmuMode::Race || elements <= WATCHED))
 }
 
 /// One emulation and the GPU: for tests of whole models.

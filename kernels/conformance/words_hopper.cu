@@ -1,4 +1,4 @@
-// conformance_hopper: as conformance.cu, for the instructions of Hopper (sm_90a only)
+// words_hopper: as words.cu, for the instructions of Hopper (sm_90a only)
 //   forward   each kernel says what it writes
 //   shapes    arrays of 32-bit words, floats, or per-thread registers in order of threads; images of shared memory as they lie
 //   launch    grid (1)
@@ -152,8 +152,9 @@ KERNEL(kGroup, kOperands) conform_wgmma_groups(float* d, const uint32_t* a, cons
     for (int i = 0; i < kRegisters; i++) both[threadIdx.x * kRegisters + i] = first[i] + second[i];
 }
 
-// Registers change hands between two warpgroups. y[thread] = x[thread] + 1
-KERNEL(256, 0, 1) conform_setmaxnreg(uint32_t* y, const uint32_t* x) {
+// One warpgroup of three starts with 168 registers a thread, as the others, and gives 128 of them away, 64 to each: only then can
+// those go on. y[thread] = x[thread] + 1
+KERNEL(3 * kGroup, 0, 1) conform_setmaxnreg(uint32_t* y, const uint32_t* x) {
     if (threadIdx.x < kGroup) {
         setmaxnreg_dec<40>();
         y[threadIdx.x] = x[threadIdx.x] + 1;

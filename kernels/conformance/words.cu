@@ -1,4 +1,4 @@
-// conformance: one kernel per word of ptx.cuh, whose results a test computes from the PTX ISA's own definitions
+// words: one kernel per word of ptx.cuh, whose results a test computes from the PTX ISA's own definitions
 //   forward   each kernel says what it writes; nothing is computed that is not the word's own doing
 //   shapes    arrays of 32-bit words, floats, or per-lane registers in order of lanes
 //   launch    grid (1) of one warp or one block, but for atomics and indices
@@ -32,6 +32,11 @@ KERNEL(kWarp) conform_approximate(float* y, const float* x, int n) {
         y[3 * i + 1] = lg2(fabsf(x[i]));
         y[3 * i + 2] = rcp(x[i]);
     }
+}
+
+// y[i] = x[2 i] / x[2 i + 1]
+KERNEL(kWarp) conform_division(float* y, const float* x, int n) {
+    for (int i = threadIdx.x; i < n; i += kWarp) y[i] = __fdividef(x[2 * i], x[2 * i + 1]);
 }
 
 // y[0] = alignment of dynamic shared memory, y[1 + i] = distance of a thread's element from the first
@@ -144,7 +149,8 @@ KERNEL(kWarp) conform_votes(uint32_t* y, const uint32_t* x) {
     y[3 * kWarp + lane] = low;
 }
 
-// Every thread of the grid does each operation on one place: y add, sub, min, max, and, or, xor, inc; sums of f and u.
+// Every thread of the grid does each operation on one place: y add, sub, min, max, and, or, xor, inc, swapped by one thread
+// of all (two places), dec; sums of f and u.
 KERNEL(kWarp) conform_atomics(uint32_t* y, float* f, uint64_t* u, const uint32_t* x, uint32_t wrap) {
     const uint32_t v = x[blockIdx.x * kWarp + threadIdx.x];
     atomicAdd(&y[0], v);
@@ -157,7 +163,8 @@ KERNEL(kWarp) conform_atomics(uint32_t* y, float* f, uint64_t* u, const uint32_t
     atomicInc(&y[7], wrap);
     atomicAdd(f, (float)(v % 16));
     atomicAdd((unsigned long long*)u, (unsigned long long)v << 20);
-    if (atomicCAS(&y[8], 0u, 1u) == 0u) atomicExch(&y[9], 1u);  // one thread of all
+    if (atomicCAS(&y[8], 0u, 1u) == 0u) atomicExch(&y[9], 1u);
+    atomicDec(&y[10], wrap);
 }
 
 // For each pair a = x[2 i], b = x[2 i + 1], 16 results
@@ -177,8 +184,8 @@ KERNEL(kWarp) conform_integers(uint64_t* y, const uint64_t* x, int n) {
         out[8] = __umulhi(p, q);
         out[9] = __brev(p);
         out[10] = __byte_perm(p, q, 0x5140);
-        out[11] = __funnelshift_l(p, q, 13);
-        out[12] = __funnelshift_r(p, q, 13);
+        out[11] = __funnelshift_l(p, q, (uint32_t)(b >> 32));
+        out[12] = __funnelshift_r(p, q, (uint32_t)(b >> 32));
         out[13] = min(p, q);
         out[14] = (uint64_t)max((int64_t)a, (int64_t)b);
         out[15] = (uint64_t)(int64_t)min((int)p, (int)q);
