@@ -69,13 +69,6 @@ DEV float ex2(float x) {
     return r;
 }
 
-// log2(x). lg2.approx.ftz.f32
-DEV float lg2(float x) {
-    float r;
-    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
-    return r;
-}
-
 // 1 / x. rcp.approx.ftz.f32
 DEV float rcp(float x) {
     float r;

@@ -41,8 +41,6 @@ template <class Op, int kThreads, class T> DEV T team_reduce(T v, int team) {
     return v;
 }
 
-DEV float warp_sum(float v) { return lanes_reduce<Sum>(v, kWarp); }
-DEV float warp_max(float v) { return lanes_reduce<Max>(v, kWarp); }
 template <int kThreads> DEV float team_sum(float v, int team) { return team_reduce<Sum, kThreads>(v, team); }
 template <int kThreads, class T> DEV T block_sum(T v) { return team_reduce<Sum, kThreads>(v, kThreads); }
 template <int kThreads> DEV float block_max(float v) { return team_reduce<Max, kThreads>(v, kThreads); }

@@ -1,15 +1,20 @@
 //! Training on a device, end to end: on the emulation, with the kernels and the launch code that train on a GPU, and on a GPU
 //! where there is one.
+#![allow(unsafe_code)] // stands between the launch code and the emulation
 
 mod common;
 
+use std::collections::BTreeSet;
+use std::ffi::c_void;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use common::backends::{devices, emulated};
 use common::{builtin, fixtures};
-use ltrain::backend::{Cpu, Device, EmuMode, Kernels, Meta};
+use ltrain::backend::device::{KERNELS, Kernel, Launcher, Memory, Purpose};
+use ltrain::backend::selftest::self_test;
+use ltrain::backend::{Cpu, Device, Emu, EmuMode, Kernels, Meta};
 use ltrain::checkpoint::{self, Context};
 use ltrain::data::synthetic::STAGES;
 use ltrain::data::{Attend, Batch, SyntheticBuilder};
@@ -184,6 +189,57 @@ fn the_counting_device_counts_what_a_real_one_uses() {
         };
         assert!(of(Recompute::Layers) < of(Recompute::Nothing));
     }
+}
+
+/// The emulation, which remembers what it was asked to launch.
+#[derive(Debug)]
+struct Recorded {
+    emu: Emu,
+    launched: Mutex<BTreeSet<&'static str>>,
+}
+
+impl Memory for Recorded {
+    fn alloc(&self, bytes: usize, purpose: Purpose) -> ltrain::Result<u64> {
+        self.emu.alloc(bytes, purpose)
+    }
+    // SAFETY of these: the caller's promises are passed on.
+    unsafe fn free(&self, address: u64, bytes: usize, purpose: Purpose) {
+        unsafe { self.emu.free(address, bytes, purpose) };
+    }
+    unsafe fn upload(&self, address: u64, bytes: &[u8]) -> ltrain::Result<()> {
+        unsafe { self.emu.upload(address, bytes) }
+    }
+    unsafe fn download(&self, address: u64, bytes: &mut [u8]) -> ltrain::Result<()> {
+        unsafe { self.emu.download(address, bytes) }
+    }
+    unsafe fn zero(&self, address: u64, bytes: usize) -> ltrain::Result<()> {
+        unsafe { self.emu.zero(address, bytes) }
+    }
+    unsafe fn copy(&self, to: u64, from: u64, bytes: usize) -> ltrain::Result<()> {
+        unsafe { self.emu.copy(to, from, bytes) }
+    }
+}
+
+impl Launcher for Recorded {
+    unsafe fn launch(&self, kernel: &'static Kernel, grid: [u32; 3], args: &mut [*mut c_void]) -> ltrain::Result<()> {
+        self.launched.lock().unwrap().insert(kernel.name);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.emu.launch(kernel, grid, args) }
+    }
+}
+
+/// Files of kernels that are not the product's.
+const TESTS: [&str; 4] = ["bugs", "bugs_hopper", "words", "words_hopper"];
+
+#[test]
+fn the_self_test_runs_every_kernel() {
+    let recorded = Recorded { emu: Emu::new(EmuMode::Eager), launched: Mutex::default() };
+    let device = Device::new(recorded, u64::MAX);
+    let checks = self_test(&device).unwrap();
+    let wrong: Vec<_> = checks.iter().filter(|check| !check.passed()).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    let all = KERNELS.iter().filter(|k| !TESTS.contains(&k.file)).map(|k| k.name).collect::<BTreeSet<_>>();
+    assert_eq!(*device.launcher().inner().launched.lock().unwrap(), all);
 }
 
 #[test]

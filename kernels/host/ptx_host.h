@@ -26,7 +26,6 @@ static inline uint32_t pack_bf16(float lo, float hi) { return simt_bf16_bits(lo)
 static inline float simt_flushed(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0.0f, x) : x; }
 
 static inline float ex2(float x) { return simt_flushed(exp2f(simt_flushed(x))); }
-static inline float lg2(float x) { return log2f(simt_flushed(x)); }
 static inline float rcp(float x) { return simt_flushed(1.0f / simt_flushed(x)); }
 
 // ---- shared memory and matrix instructions of a warp ----

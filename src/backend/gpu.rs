@@ -264,7 +264,7 @@ mod tests {
             (5, DeviceError::Refused { file: "rope", arch: "sm_80", reason: "CUDA_ERROR_INVALID_IMAGE".into() }),
             (4, DeviceError::Limit { asked: 80 << 30, free: 79 << 30, gpu: "NVIDIA Test".into() }),
             (5, DeviceError::Several { asked: 2 }),
-            (5, DeviceError::Wrong { op: "rope", error: 0.5, allowed: 0.1 }),
+            (5, DeviceError::Wrong { op: "rope".into(), error: 0.5, allowed: 0.1 }),
         ];
         for (class, error) in errors {
             let explanation = error.explain();

@@ -28,14 +28,23 @@ const D: usize = 64;
 /// Width of a token, outputs of a projection, rank of an adapter, vocabulary.
 const C: usize = 136;
 const F: usize = 72;
-const R: usize = 16;
+const R: usize = 13;
 const V: usize = 101;
+/// A row that several warps share.
+const WIDE: usize = 2056;
+/// Tokens of one id, more than one thread adds.
+const MANY: usize = 300;
+/// The width of a product that large tiles are for, whose other width is this narrow.
+const MANY_TILES: usize = 6200;
+const NARROW: usize = 24;
+/// Rows whose logits do not fit in memory at once.
+const TURNS: usize = 2100;
 
 /// One result of one op.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Check {
-    /// The op and its result.
-    pub op: &'static str,
+    /// The op, its result and, where several are tried, its size.
+    pub op: String,
     /// Largest difference from the CPU's, over the CPU's largest value; infinite where one of them is not finite.
     pub error: f64,
     /// What the device's roundings explain.
@@ -53,7 +62,7 @@ impl Check {
     /// # Errors
     /// [`DeviceError::Wrong`].
     pub fn verdict(&self) -> Result<()> {
-        let &Self { op, error, allowed } = self;
+        let Self { op, error, allowed } = self.clone();
         if self.passed() { Ok(()) } else { Err(DeviceError::Wrong { op, error, allowed }.into()) }
     }
 }
@@ -64,21 +73,26 @@ impl Check {
 /// Those of the device.
 pub fn self_test(device: &dyn Kernels) -> Result<Vec<Check>> {
     let mut test = Test { device, checks: Vec::new() };
-    for op in [
-        Test::elementwise,
-        Test::bias,
-        Test::swiglu,
-        Test::rms_norm,
-        Test::rope,
-        Test::embedding,
-        Test::linear,
-        Test::projections,
-        Test::attention,
-        Test::cross_entropy,
-        Test::adamw,
-    ] {
-        op(&mut test)?;
+    test.elementwise()?;
+    test.bias()?;
+    test.swiglu()?;
+    test.rope()?;
+    [C, WIDE].into_iter().try_for_each(|width| test.rms_norm(width))?;
+    // Ids that occur a few times each, and one that occurs often enough for its tokens to be shared out.
+    test.embedding(integers([B, T], |i| (i * i % V) as u32))?;
+    test.embedding(integers([1, MANY], |_| 3))?;
+    // Tiles of both sizes, for each of the three products.
+    [[T, C, F], [T, NARROW, MANY_TILES], [T, MANY_TILES, NARROW], [NARROW, C, MANY_TILES]]
+        .into_iter()
+        .try_for_each(|extents| test.linear(extents))?;
+    test.projections()?;
+    for head_dim in [32, 64, 96, 128] {
+        test.attention(head_dim)?;
+        test.attention_to_a_cache(head_dim)?;
     }
+    // Rows that take one turn and several.
+    [[B, T], [1, TURNS]].into_iter().try_for_each(|shape| test.cross_entropy(shape))?;
+    test.adamw()?;
     Ok(test.checks)
 }
 
@@ -113,9 +127,14 @@ impl Test<'_> {
         }
         let got = op(self.device, &placed)?;
         for ((op, allowed), (got, want)) in results.into_iter().zip(got.iter().zip(&want)) {
-            self.checks.push(Check { op, error: difference(got, want)?, allowed });
+            self.checks.push(Check { op: op.into(), error: difference(got, want)?, allowed });
         }
         Ok(())
+    }
+
+    /// Names the size in the checks from `first` on.
+    fn of(&mut self, first: usize, size: &str) {
+        self.checks[first..].iter_mut().for_each(|check| check.op = format!("{}, {size}", check.op));
     }
 
     fn elementwise(&mut self) -> Result<()> {
@@ -126,10 +145,13 @@ impl Test<'_> {
             Ok([k.add(x, y)?, k.scale(x, 0.3)?, sum])
         })?;
         let gradients = [ramp([V, C], 0.1), ramp([V, C], 1.9)];
-        self.compare([("add_assign of gradients", F32)], [], |k, []| {
-            let [mut sum, x] = [k.place_exact(&gradients[0])?, k.place_exact(&gradients[1])?];
-            k.add_assign(&mut sum, &x)?;
-            Ok([sum])
+        let results =
+            ["add of gradients", "scale of gradients", "add_assign of gradients", "exact copy of a weight"].map(|op| (op, F32));
+        self.compare(results, [ramp([V, C], 0.1)], |k, [w]| {
+            let [x, y] = [k.place_exact(&gradients[0])?, k.place_exact(&gradients[1])?];
+            let mut sum = x.clone();
+            k.add_assign(&mut sum, &y)?;
+            Ok([k.add(&x, &y)?, k.scale(&x, 0.3)?, sum, k.place_exact(w)?])
         })
     }
 
@@ -147,8 +169,10 @@ impl Test<'_> {
         })
     }
 
-    fn rms_norm(&mut self) -> Result<()> {
-        let inputs = [ramp([B, T, C], 0.1), ramp([B, T, C], 1.9), ramp([C], 0.7), ramp([B, T, C], 2.6)];
+    fn rms_norm(&mut self, width: usize) -> Result<()> {
+        let first = self.checks.len();
+        let rows = |phase| ramp([B, T, width], phase);
+        let inputs = [rows(0.1), rows(1.9), ramp([width], 0.7), rows(2.6)];
         let results = [
             ("rms_norm", ROUNDING + F32),
             ("rms_norm sum", ROUNDING),
@@ -156,13 +180,17 @@ impl Test<'_> {
             ("rms_norm of the sum", 2.0 * ROUNDING + F32),
             ("rms_norm gradient", ROUNDING + F32),
             ("rms_norm weight gradient", F32),
+            ("rms_norm gradient alone", ROUNDING + F32),
         ];
         self.compare(results, inputs, |k, [x, r, w, dy]| {
             let (y, rstd) = k.rms_norm_fwd(x, w, 1e-5)?;
             let (h, hy, _) = k.add_rms_norm_fwd(x, r, w, 1e-5)?;
             let (dx, dw) = k.rms_norm_bwd(dy, x, w, &rstd, Some(r), true)?;
-            Ok([y, h, hy, dx, dw.expect("self-test: the weight's gradient was asked for")])
-        })
+            let (alone, _) = k.rms_norm_bwd(dy, x, w, &rstd, None, false)?;
+            Ok([y, h, hy, dx, dw.expect("self-test: the weight's gradient was asked for"), alone])
+        })?;
+        self.of(first, &format!("width {width}"));
+        Ok(())
     }
 
     fn rope(&mut self) -> Result<()> {
@@ -183,18 +211,24 @@ impl Test<'_> {
         })
     }
 
-    fn embedding(&mut self) -> Result<()> {
-        let ids = integers([B, T], |i| (i * i % V) as u32);
-        let inputs = [ramp([V, C], 0.1), ramp([B, T, C], 1.9)];
+    fn embedding(&mut self, ids: Tensor) -> Result<()> {
+        let first = self.checks.len();
+        let [batch, seq_len] = ids.dims("self-test: ids")?;
+        let inputs = [ramp([V, C], 0.1), ramp([batch, seq_len, C], 1.9)];
         self.compare([("embedding", 0.0), ("embedding gradient", F32)], inputs, |k, [w, dy]| {
             Ok([k.embedding_fwd(&ids, w)?, k.embedding_bwd(dy, &ids, V)?])
-        })
+        })?;
+        self.of(first, &format!("{seq_len} tokens"));
+        Ok(())
     }
 
-    fn linear(&mut self) -> Result<()> {
-        let inputs = [ramp([B, T, C], 0.1), ramp([F, C], 0.7), ramp([B, T, F], 1.9)];
+    fn linear(&mut self, [seq_len, inner, outer]: [usize; 3]) -> Result<()> {
+        let first = self.checks.len();
+        let inputs = [ramp([B, seq_len, inner], 0.1), ramp([outer, inner], 0.7), ramp([B, seq_len, outer], 1.9)];
         let results = [("linear", ROUNDING + F32), ("linear gradient", ROUNDING + F32), ("linear weight gradient", F32)];
-        self.compare(results, inputs, |k, [x, w, dy]| Ok([k.linear_fwd(x, w)?, k.linear_bwd_x(dy, w)?, k.linear_bwd_w(dy, x)?]))
+        self.compare(results, inputs, |k, [x, w, dy]| Ok([k.linear_fwd(x, w)?, k.linear_bwd_x(dy, w)?, k.linear_bwd_w(dy, x)?]))?;
+        self.of(first, &format!("{inner} to {outer}"));
+        Ok(())
     }
 
     /// Two projections of one input, the first with factors.
@@ -224,11 +258,13 @@ impl Test<'_> {
         })
     }
 
-    fn attention(&mut self) -> Result<()> {
+    fn attention(&mut self, head_dim: usize) -> Result<()> {
+        let before = self.checks.len();
         // Documents of a third of a row, and for the other half of the heads groups of a quarter.
         let starts = [T / 3, T / 4].map(|n| (0..B * T).map(|i| ((i % T) / n * n) as u32).collect());
         let segments = Segments { starts }.table();
-        let inputs = [ramp([B, T, H, D], 0.1), ramp([B, T, HK, D], 0.7), ramp([B, T, HK, D], 1.9), ramp([B, T, H, D], 2.6)];
+        let heads = |heads, phase| ramp([B, T, heads, head_dim], phase);
+        let inputs = [heads(H, 0.1), heads(HK, 0.7), heads(HK, 1.9), heads(H, 2.6)];
         // Probabilities, or their gradients, and the result are rounded; gradients start from a rounded result.
         let (fwd, bwd) = (2.0 * ROUNDING + F32, 4.0 * ROUNDING + F32);
         let results = [
@@ -239,18 +275,37 @@ impl Test<'_> {
             ("attention value gradient", bwd),
         ];
         self.compare(results, inputs, |k, [q, key, v, dout]| {
-            let (segments, scale) = (k.place_integers(&segments)?, 1.0 / (D as f32).sqrt());
+            let (segments, scale) = (k.place_integers(&segments)?, 1.0 / (head_dim as f32).sqrt());
             let (o, lse) = k.attention_fwd(q, key, v, &segments, scale)?;
             let qkv = [q.clone(), key.clone(), v.clone()];
             let saved = AttentionSaved { qkv, o: o.clone(), lse: lse.clone(), segments, scale };
             let [dq, dk, dv] = k.attention_bwd(dout, &saved)?;
             Ok([o, lse, dq, dk, dv])
-        })
+        })?;
+        self.of(before, &format!("head_dim {head_dim}"));
+        Ok(())
     }
 
-    fn cross_entropy(&mut self) -> Result<()> {
-        let ids = integers([B, T], |i| if i % 5 == 3 { IGNORE } else { (i * 7 % V) as u32 });
-        let weights = Some(Tensor::f32((0..B * T).map(|i| 0.5 + (i % 3) as f32).collect(), [B, T]));
+    /// The last few tokens' queries to all keys.
+    fn attention_to_a_cache(&mut self, head_dim: usize) -> Result<()> {
+        const QUERIES: usize = 3;
+        let before = self.checks.len();
+        let segments = Segments { starts: [T / 3, T / 4].map(|n| vec![n as u32; B * QUERIES]) }.table();
+        let heads = |tokens, heads, phase| ramp([B, tokens, heads, head_dim], phase);
+        let inputs = [heads(QUERIES, H, 0.1), heads(T, HK, 0.7), heads(T, HK, 1.9)];
+        let results = [("attention to a cache", 2.0 * ROUNDING + F32), ("attention to a cache lse", F32)];
+        self.compare(results, inputs, |k, [q, key, v]| {
+            let scale = 1.0 / (head_dim as f32).sqrt();
+            Ok(k.attention_fwd(q, key, v, &k.place_integers(&segments)?, scale)?.into())
+        })?;
+        self.of(before, &format!("head_dim {head_dim}"));
+        Ok(())
+    }
+
+    fn cross_entropy(&mut self, [batch, seq_len]: [usize; 2]) -> Result<()> {
+        let (first, shape) = (self.checks.len(), [batch, seq_len]);
+        let ids = integers(shape, |i| if i % 50 == 3 { IGNORE } else { (i * 7 % V) as u32 });
+        let weights = Some(Tensor::f32((0..batch * seq_len).map(|i| 0.5 + (i % 3) as f32).collect(), shape));
         let targets = Targets { ids, weights };
         let results = [
             ("cross_entropy", F32),
@@ -258,12 +313,16 @@ impl Test<'_> {
             // The gradient of the logits is rounded, and products with it partly cancel.
             ("cross_entropy gradient", 3.0 * ROUNDING),
             ("cross_entropy weight gradient", 2.0 * ROUNDING),
+            ("cross_entropy without gradients", F32),
         ];
-        self.compare(results, [ramp([B, T, C], 0.1), ramp([V, C], 0.7)], |k, [h, w]| {
+        self.compare(results, [ramp([batch, seq_len, NARROW], 0.1), ramp([V, NARROW], 0.7)], |k, [h, w]| {
             let out = k.cross_entropy(h, w, &targets, 0.01, [true, true])?;
             let [dh, dw] = [out.dh, out.dw].map(|g| g.expect("self-test: both gradients were asked for"));
-            Ok([out.nll, out.loss, dh, dw])
-        })
+            let alone = k.cross_entropy(h, w, &targets, 0.01, [false, false])?;
+            Ok([out.nll, out.loss, dh, dw, alone.nll])
+        })?;
+        self.of(first, &format!("{seq_len} tokens"));
+        Ok(())
     }
 
     fn adamw(&mut self) -> Result<()> {
@@ -329,7 +388,7 @@ mod tests {
             for wrong in [f32::NAN, f32::INFINITY, 3.0] {
                 let mut got = want.clone();
                 got.as_f32_mut().unwrap()[i] = wrong;
-                let check = Check { op: "x", error: difference(&got, &want).unwrap(), allowed: 0.5 };
+                let check = Check { op: "x".into(), error: difference(&got, &want).unwrap(), allowed: 0.5 };
                 assert!(!check.passed() && check.verdict().is_err(), "{i}: {wrong}");
             }
         }

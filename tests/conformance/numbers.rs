@@ -108,19 +108,16 @@ fn flushed(x: f32) -> f64 {
     if x.is_subnormal() { 0f64.copysign(f64::from(x)) } else { f64::from(x) }
 }
 
-/// The PTX ISA: ex2 within 2 units in the last place; lg2 within 2^-22.6 of itself from one half to two and of 2^-22 of its
-/// value elsewhere; rcp within 1 unit. Subnormal operands and results are zeros.
+/// The PTX ISA: ex2 within 2 units in the last place, rcp within 1. Subnormal operands and results are zeros.
 #[test]
 fn approximate_functions_are_within_their_bounds_and_flush() {
     let x = floats();
     let want = |x: f32| {
-        let (v, size) = (flushed(x), flushed(x.abs()));
-        let log = size.log2();
-        let of_log = if size > 0.5 && size < 2.0 { 2f64.powf(-22.6) } else { log.abs() * 2f64.powi(-22) };
-        [("ex2", v.exp2(), 2.0 * ulp(v.exp2())), ("lg2", log, of_log), ("rcp", 1.0 / v, ulp(1.0 / v))]
+        let v = flushed(x);
+        [("ex2", v.exp2(), 2.0 * ulp(v.exp2())), ("rcp", 1.0 / v, ulp(1.0 / v))]
     };
     for target in targets("conform_approximate") {
-        let [y] = target.run(GRID, &[Arg::Out(3 * x.len()), Arg::In(&bits(&x)), Arg::Number(x.len() as u32)]);
+        let [y] = target.run(GRID, &[Arg::Out(2 * x.len()), Arg::In(&bits(&x)), Arg::Number(x.len() as u32)]);
         within(&target, &y, &x, Tiny::Zero, want);
     }
 }

@@ -92,7 +92,7 @@ pub enum DeviceError {
     #[error("{op} on the GPU differs from the CPU: off by {error:.1e}, allowed {allowed:.1e}")]
     Wrong {
         /// The op.
-        op: &'static str,
+        op: String,
         /// Largest difference, over the largest value.
         error: f64,
         /// What rounding explains.
