@@ -23,10 +23,9 @@ use crate::error::Result;
 const MARGIN: u64 = 1 << 30;
 
 /// Whether a launch waits for its kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Launches {
     /// Kernels are queued; one that fails shows later.
-    #[default]
     Queued,
     /// Every kernel is waited for, so that the one that fails is the one that is named.
     Awaited,

@@ -44,21 +44,40 @@ impl Counted {
     }
 }
 
-/// What all chunks share: the op's inputs, what belongs to the rows that count, one chunk's buffers, and the losses.
+/// What belongs to the rows that count, in their order.
+struct Rows {
+    index: In<u32>,
+    targets: In<u32>,
+    weights: In<f32>,
+    nll: Out<f32>,
+}
+
+impl Rows {
+    /// The same without the first `n`.
+    fn from(&self, n: usize) -> Self {
+        let Self { index, targets, weights, nll } = self;
+        Self { index: index.from(n), targets: targets.from(n), weights: weights.from(n), nll: nll.from(n) }
+    }
+}
+
+/// One chunk's buffers, which all chunks use in turn.
+#[derive(Clone, Copy)]
+struct Tile {
+    packed: Out<bf16>,
+    z: Out<f32>,
+    dz: Out<bf16>,
+}
+
+/// The op on chunks of the rows that count.
 struct Chunks<'a, L> {
     device: &'a Device<L>,
     h: In<bf16>,
     w: In<bf16>,
     vocab: usize,
     width: usize,
-    index: In<u32>,
-    targets: In<u32>,
-    weights: In<f32>,
     scale: f32,
-    packed: Out<bf16>,
-    z: Out<f32>,
-    dz: Out<bf16>,
-    nll: Out<f32>,
+    rows: Rows,
+    tile: Tile,
 }
 
 impl<L: Launcher> Chunks<'_, L> {
@@ -69,15 +88,16 @@ impl<L: Launcher> Chunks<'_, L> {
     unsafe fn losses(&self, at: usize, rows: usize, wants_grad: bool) -> Result<()> {
         let launcher = self.device.launcher();
         let (each, width, vocab) = ([blocks(rows), 1, 1], int(self.width), int(self.vocab));
-        let (packed, z, nll) = (self.packed.as_input(), self.z.as_input(), self.nll.from(at));
-        let (index, targets, weights) = (self.index.from(at), self.targets.from(at), self.weights.from(at));
+        let Rows { index, targets, weights, nll } = self.rows.from(at);
+        let Tile { packed, z, dz } = self.tile;
+        let (packed_rows, logits) = (packed.as_input(), z.as_input());
         // SAFETY: the caller's promise; z and dz have padded rows, h, w and packed rows of width, a multiple of 8.
         unsafe {
-            self.device.gather_rows(self.packed, self.h, index, [rows, self.width])?;
-            k::matmul_nt_f32(launcher, large_tiles(rows, self.vocab), self.z, packed, self.w, int(rows), vocab, width)?;
+            self.device.gather_rows(packed, self.h, index, [rows, self.width])?;
+            k::matmul_nt_f32(launcher, large_tiles(rows, self.vocab), z, packed_rows, self.w, int(rows), vocab, width)?;
             match wants_grad {
-                true => k::cross_entropy_rows(launcher, each, self.dz, nll, z, targets, weights, vocab, self.scale),
-                false => k::cross_entropy_nll(launcher, each, nll, z, targets, vocab),
+                true => k::cross_entropy_rows(launcher, each, dz, nll, logits, targets, weights, vocab, self.scale),
+                false => k::cross_entropy_nll(launcher, each, nll, logits, targets, vocab),
             }
         }
     }
@@ -88,7 +108,7 @@ impl<L: Launcher> Chunks<'_, L> {
     /// [`losses`](Self::losses) came just before, for the same rows, and `dw` holds vocab·width floats.
     unsafe fn grad_w(&self, at: usize, rows: usize, dw: Out<f32>) -> Result<()> {
         let kernel = if at == 0 { k::matmul_tn } else { k::matmul_tn_add };
-        let (tiles, dz, packed) = (large_tiles(self.vocab, self.width), self.dz.as_input(), self.packed.as_input());
+        let (tiles, dz, packed) = (large_tiles(self.vocab, self.width), self.tile.dz.as_input(), self.tile.packed.as_input());
         // SAFETY: the caller's promise; dz has padded rows, packed and dw rows of width, a multiple of 8.
         unsafe { kernel(self.device.launcher(), tiles, dw, dz, packed, int(rows), int(self.vocab), int(self.width)) }
     }
@@ -98,12 +118,12 @@ impl<L: Launcher> Chunks<'_, L> {
     /// # Safety
     /// [`losses`](Self::losses) came before, for the same rows, nothing needs the packed rows any more, and `dh` is as large as h.
     unsafe fn grad_h(&self, at: usize, rows: usize, dh: Out<bf16>) -> Result<()> {
-        let (dz, packed, index) = (self.dz.as_input(), self.packed.as_input(), self.index.from(at));
-        let grad = SumTo { to: self.packed, width: self.width, scale: 1.0, terms: vec![term(dz, self.w, self.vocab)] };
+        let (packed, dz, index) = (self.tile.packed, self.tile.dz.as_input(), self.rows.index.from(at));
+        let grad = SumTo { to: packed, width: self.width, scale: 1.0, terms: vec![term(dz, self.w, self.vocab)] };
         // SAFETY: the caller's promise; dz has padded rows, and no place occurs twice in the index.
         unsafe {
             self.device.nn(rows, &[grad])?;
-            k::scatter_rows(self.device.launcher(), [blocks(rows), 1, 1], dh, packed, index, int(self.width))
+            k::scatter_rows(self.device.launcher(), [blocks(rows), 1, 1], dh, packed.as_input(), index, int(self.width))
         }
     }
 }
@@ -149,14 +169,9 @@ impl<L: Launcher> CrossEntropyKernels for Device<L> {
             w: input(w)?,
             vocab,
             width,
-            index: input(&index)?,
-            targets: input(&ids)?,
-            weights: input(&weights)?,
             scale,
-            packed,
-            z,
-            dz,
-            nll: nll_packed,
+            rows: Rows { index: input(&index)?, targets: input(&ids)?, weights: input(&weights)?, nll: nll_packed },
+            tile: Tile { packed, z, dz },
         };
         for at in (0..count).step_by(chunk.max(1)) {
             let rows = chunk.min(count - at);
@@ -173,11 +188,12 @@ impl<L: Launcher> CrossEntropyKernels for Device<L> {
             }
         }
         let each = [blocks(count.div_ceil(k::cross_entropy::THREADS)), 1, 1];
+        let Rows { index, weights, nll: losses, .. } = chunks.rows;
         // SAFETY: index, weights and the packed losses have count entries, and index names places of nll.
         unsafe {
-            k::weighted_sum(self.launcher(), [1, 1, 1], loss_out, nll_packed.as_input(), chunks.weights, int(count), scale)?;
+            k::weighted_sum(self.launcher(), [1, 1, 1], loss_out, losses.as_input(), weights, int(count), scale)?;
             if count > 0 {
-                k::scatter_values(self.launcher(), each, nll_out, nll_packed.as_input(), chunks.index, int(count))?;
+                k::scatter_values(self.launcher(), each, nll_out, losses.as_input(), index, int(count))?;
             }
         }
         Ok(CrossEntropyOut { nll, loss, dh: dh.map(|(t, _)| t), dw: dw.map(|(t, _)| t) })

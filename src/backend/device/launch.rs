@@ -89,6 +89,11 @@ macro_rules! pointer {
                 Self(address, PhantomData)
             }
 
+            /// Where it is.
+            pub(super) fn address(self) -> u64 {
+                self.0
+            }
+
             /// The same memory from element `n` on.
             pub(super) fn from(self, n: usize) -> Self {
                 Self::new(self.0 + (n * size_of::<E>()) as u64)

@@ -1,7 +1,7 @@
 //! The device backend: checks shapes, computes grids and launches the kernels of `kernels/*.cu`.
 //!
-//! Everything here is shared by the two [`Launcher`]s, the CUDA driver and the host emulation, so that tests of the emulation
-//! test this code too. Weights and activations are bf16, statistics, parameter gradients and optimiser state f32.
+//! Everything here is shared by the three [`Launcher`]s, the CUDA driver, the host emulation and the device that only counts, so
+//! that tests of the emulation test this code too. Weights and activations are bf16, statistics, parameter gradients and optimiser state f32.
 
 mod attention;
 mod bias;

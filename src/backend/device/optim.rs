@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::{Device, Element, In, Launcher, Out, Purpose, blocks, input, int, kernels as k, typed};
+use super::{Device, In, Launcher, Out, Purpose, blocks, inout, input, int, kernels as k};
 use crate::error::Result;
 use crate::ops::optim::{AdamWStep, AdamWTensor, OptimKernels};
 use crate::tensor::Tensor;
@@ -10,12 +10,6 @@ use crate::tensor::Tensor;
 /// Blocks of a launch at most: every block adds the squares of all chunks first, so more than fill a device cost time. As many
 /// as the smallest of the large GPUs holds at once, 108 multiprocessors with four each.
 const MOST_BLOCKS: usize = 432;
-
-/// Where a tensor is, for a kernel that changes it; copied first when it is shared.
-fn place<E: Element>(tensor: &mut Tensor) -> Result<u64> {
-    typed::<E>(tensor)?;
-    Ok(tensor.as_device_mut()?.address())
-}
 
 /// The tables of `adamw.cu`.
 #[derive(Default)]
@@ -34,14 +28,12 @@ impl Tables {
         {
             t.expect(what, &shape)?;
         }
-        let grad = typed::<f32>(tensor.grad)?.address();
-        let moments = [place::<f32>(tensor.m)?, place::<f32>(tensor.v)?];
         self.tensors.extend([
-            place::<bf16>(tensor.value)?,
-            place::<f32>(master)?,
-            grad,
-            moments[0],
-            moments[1],
+            inout::<bf16>(tensor.value)?.address(),
+            inout::<f32>(master)?.address(),
+            input::<f32>(tensor.grad)?.address(),
+            inout::<f32>(tensor.m)?.address(),
+            inout::<f32>(tensor.v)?.address(),
             shape.len() as u64,
         ]);
         self.rates.extend([tensor.lr, tensor.weight_decay]);

@@ -6,11 +6,13 @@ use super::partial::Columns;
 use super::{Device, Launcher, blocks, input, int, kernels as k, vectors};
 use crate::error::Result;
 use crate::ops::rms_norm::RmsNormKernels;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, TensorError};
 
 /// Elements that one thread of a row's team holds, and the widest row.
 const PER_THREAD: usize = k::rms_norm::VECS * k::rms_norm::VEC;
 const WIDEST: usize = PER_THREAD * k::rms_norm::THREADS;
+const NEEDED: &str = "at most 8192";
+const _: () = assert!(WIDEST == 8192, "NEEDED says what WIDEST is");
 
 /// How rows are shared out among threads.
 struct Rows {
@@ -24,9 +26,7 @@ impl Rows {
         let [rows, cols] = x.rows_cols(what)?;
         vectors("the width of a normalised row", cols)?;
         if cols > WIDEST {
-            let extent =
-                crate::tensor::TensorError::Extent { what: "the width of a normalised row", needed: "at most 8192", got: cols };
-            return Err(extent.into());
+            return Err(TensorError::Extent { what: "the width of a normalised row", needed: NEEDED, got: cols }.into());
         }
         Ok(Self { rows, cols, team: cols.div_ceil(PER_THREAD).next_power_of_two().max(4) })
     }

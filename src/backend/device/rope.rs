@@ -32,17 +32,16 @@ enum Direction {
 }
 
 impl<L: Launcher> Device<L> {
-    /// Rotates one tensor, or queries and keys, in one launch.
-    fn rotate(&self, qk: &mut [Tensor], table: &RopeTable, direction: &Direction) -> Result<()> {
+    /// Rotates queries and perhaps keys, in one launch.
+    fn rotate(&self, q: &mut Tensor, keys: Option<&mut Tensor>, table: &RopeTable, direction: &Direction) -> Result<()> {
         let RopeTable::Turns { positions, turns, factor } = table else {
             return Err(TensorError::Place { expected: "on a device" }.into());
         };
-        let Some((q, rest)) = qk.split_first_mut() else { return Ok(()) };
         let [b, t, heads, d] = q.dims("rope: q (B,T,H,D)")?;
         vectors("head_dim", d)?;
         positions.expect("rope: positions (B,T)", [b, t])?;
         turns.expect("rope: turns (B,D/2,2)", [b, d / 2, 2])?;
-        let kv_heads = match rest.first() {
+        let kv_heads = match &keys {
             Some(k) => {
                 let [.., kv_heads, _] = k.dims::<4>("rope: k (B,T,Hk,D)")?;
                 k.expect("rope: k (B,T,Hk,D)", [b, t, kv_heads, d])?;
@@ -60,7 +59,7 @@ impl<L: Launcher> Device<L> {
             let grid = [blocks(across), blocks(parts), 1];
             let q_out = inout::<bf16>(q)?;
             // Without keys the kernel has no heads to touch behind this pointer.
-            let k_out = rest.first_mut().map_or(Ok(q_out), inout::<bf16>)?;
+            let k_out = keys.map_or(Ok(q_out), inout::<bf16>)?;
             let turns = In::<u64>::new(turns.as_device()?.address());
             let (heads, kv_heads, d, t, tokens) = (int(heads), int(kv_heads), int(d), int(t), int(tokens));
             let run = match direction {
@@ -73,10 +72,15 @@ impl<L: Launcher> Device<L> {
                 run(self.launcher(), grid, q_out, k_out, input(positions)?, turns, heads, kv_heads, d, t, tokens, *factor)?
             };
         }
-        match rest {
-            [_, more, ..] => self.rotate(std::slice::from_mut(more), table, direction),
-            _ => Ok(()),
-        }
+        Ok(())
+    }
+
+    /// Rotates any number of tensors, two in a launch.
+    fn rotate_all(&self, tensors: &mut [Tensor], table: &RopeTable, direction: &Direction) -> Result<()> {
+        tensors.chunks_mut(2).try_for_each(|pair| {
+            let (q, keys) = pair.split_first_mut().expect("rope: chunks hold something");
+            self.rotate(q, keys.first_mut(), table, direction)
+        })
     }
 }
 
@@ -97,11 +101,11 @@ impl<L: Launcher> RopeKernels for Device<L> {
     }
 
     fn rope_fwd(&self, qk: &mut [Tensor], table: &RopeTable) -> Result<()> {
-        self.rotate(qk, table, &Direction::Forward)
+        self.rotate_all(qk, table, &Direction::Forward)
     }
 
     fn rope_bwd(&self, dqk: &mut [Tensor], table: &RopeTable) -> Result<()> {
-        self.rotate(dqk, table, &Direction::Backward)
+        self.rotate_all(dqk, table, &Direction::Backward)
     }
 }
 
