@@ -50,7 +50,7 @@ def time(row):
 
 
 def without_time(row):
-    for reason in ("skipped", "wrong", "failed"):
+    for reason in ("skipped", "wrong", "refused", "failed"):
         if reason in row:
             return reason
     return "–"

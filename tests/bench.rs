@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::ffi::c_void;
 use std::process::{Command, Output};
 
-use ltrain::backend::device::{Kernel, Launcher, Memory, Purpose};
+use ltrain::backend::device::{Fault, Kernel, Launcher, Memory, Purpose};
 use ltrain::backend::{Cpu, Device, Emu, EmuMode, Kernels};
 use ltrain::bench::{self, Outcome, Plan, Row};
 use ltrain::config::choices::Shapes;
-use ltrain::error::{Explain as _, Result};
+use ltrain::error::{Explain as _, Result, Shown};
 
 /// A moment's measurement of these ops.
 fn rows(kernels: &dyn Kernels, only: &[&str], limit: u64) -> Vec<Row> {
@@ -42,9 +42,11 @@ fn names_are_unique_and_the_same_whatever_is_chosen() {
     assert_eq!(bench::names(&["linear fwd".into()]), ["linear fwd qkv", "linear fwd o", "linear fwd gate_up", "linear fwd down"]);
 }
 
-/// A device one of whose kernels does nothing.
+/// A device one of whose kernels does something else.
 #[derive(Debug)]
-struct Lazy(Emu, &'static str);
+struct Lazy(Emu, &'static str, Instead);
+
+type Instead = fn() -> Result<()>;
 
 impl Memory for Lazy {
     fn alloc(&self, bytes: usize, purpose: Purpose) -> Result<u64> {
@@ -75,7 +77,7 @@ impl Memory for Lazy {
 impl Launcher for Lazy {
     unsafe fn launch(&self, kernel: &'static Kernel, grid: [u32; 3], args: &mut [*mut c_void]) -> Result<()> {
         if kernel.name == self.1 {
-            return Ok(());
+            return (self.2)();
         }
         // SAFETY: the caller's promise, passed on.
         unsafe { self.0.launch(kernel, grid, args) }
@@ -84,7 +86,7 @@ impl Launcher for Lazy {
 
 #[test]
 fn a_wrong_op_is_not_timed_and_the_others_are() {
-    let device = Device::new(Lazy(Emu::new(EmuMode::Eager), "swiglu_fwd"), u64::MAX);
+    let device = Device::new(Lazy(Emu::new(EmuMode::Eager), "swiglu_fwd", || Ok(())), u64::MAX);
     let rows = rows(&device, &["swiglu"], u64::MAX);
     let [.., forward, backward] = rows.as_slice() else { panic!("{rows:?}") };
     // Memory that nobody wrote is NaN on the emulation.
@@ -94,6 +96,28 @@ fn a_wrong_op_is_not_timed_and_the_others_are() {
     let error = bench::verdict(&rows).unwrap_err();
     assert_eq!(error.explain().exit_code(), 5);
     assert!(error.explain().facts[0].contains("swiglu fwd"), "{error:?}");
+}
+
+#[test]
+fn what_fails_tells_why_and_what_is_refused_says_nothing_against_the_device() {
+    let fails = || Err(Fault::Launch { kernel: "swiglu_fwd", grid: [1, 1, 1], reason: "CUDA_ERROR_TEST (words)".into() }.into());
+    let unfit = || Err(Fault::Unfit { kernel: "swiglu_fwd", reason: "swiglu.cu is not compiled for sm_00".into() }.into());
+    let cases: [(Instead, _, _, _); 2] = [
+        (fails, "E505", "FAILED: the GPU kernel swiglu_fwd failed on a grid of 1×1×1; driver: CUDA_ERROR_TEST (words)", true),
+        (
+            unfit,
+            "E503",
+            "refused: the GPU kernel swiglu_fwd does not run on this GPU; swiglu.cu is not compiled for sm_00",
+            false,
+        ),
+    ];
+    for (launch, code, row, warned) in cases {
+        let device = Device::new(Lazy(Emu::new(EmuMode::Eager), "swiglu_fwd", launch), u64::MAX);
+        let error = bench::verdict(&rows(&device, &["swiglu"], u64::MAX)).unwrap_err();
+        let text = Shown(&error).to_string();
+        assert!(text.starts_with(&format!("error[{code}]: 1 of ")) && text.contains(row), "{text}");
+        assert_eq!(text.contains("do not train on this device"), warned, "{text}");
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, result, sys};
 
 use self::staging::Staging;
-use super::device::{Fault, Image, Kernel, Launcher, Memory, Purpose, Usage};
+use super::device::{Fault, Image, Kernel, Launcher, Memory, Purpose};
 use super::gpu::{DeviceError, Usable, Version};
 use crate::error::Result;
 
@@ -215,9 +215,8 @@ impl Memory for Cuda {
             trim(&self.context)?;
             self.allocated(bytes)
         })?;
-        let refused = || said(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY));
-        let none = || Fault::Memory { wanted: bytes as u64, usage: Usage::default(), refused: Some(refused()) };
-        Ok(found.ok_or_else(none)?)
+        let reason = || said(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY));
+        Ok(found.ok_or_else(|| Fault::Refused { bytes: bytes as u64, reason: reason() })?)
     }
 
     unsafe fn free(&self, address: u64, bytes: usize, _: Purpose) {
@@ -268,7 +267,9 @@ impl Memory for Cuda {
 impl Launcher for Cuda {
     unsafe fn launch(&self, kernel: &'static Kernel, grid: [u32; 3], args: &mut [*mut c_void]) -> Result<()> {
         let fault = |reason| Fault::Launch { kernel: kernel.name, grid, reason };
-        let Some(function) = self.functions.get(kernel.name) else { return Err(fault(self.lacks(kernel)).into()) };
+        let Some(function) = self.functions.get(kernel.name) else {
+            return Err(Fault::Unfit { kernel: kernel.name, reason: self.lacks(kernel) }.into());
+        };
         let [x, y, z] = grid;
         Ok(self.call(fault, |flight| {
             flight.last = (self.launches == Launches::Queued).then_some((kernel, grid));

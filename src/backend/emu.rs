@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
-use super::device::{Fault, Kernel, Launcher, Memory, Purpose, TensorMap, Usage};
+use super::device::{Fault, Kernel, Launcher, Memory, Purpose, TensorMap};
 use crate::error::Result;
 
 #[repr(C)]
@@ -154,7 +154,7 @@ impl Memory for Emu {
         // SAFETY: any size may be asked for; what comes back is checked.
         let memory = unsafe { (self.calls.malloc)(bytes.max(1)) };
         match memory.is_null() {
-            true => Err(Fault::Memory { wanted: bytes as u64, usage: Usage::default(), refused: Some(self.last_error()) }.into()),
+            true => Err(Fault::Refused { bytes: bytes as u64, reason: self.last_error() }.into()),
             false => Ok(memory as u64),
         }
     }

@@ -6,8 +6,8 @@ use super::op::{Call, Op};
 use crate::backend::device::Fault;
 use crate::backend::selftest::difference;
 use crate::backend::{Cpu, Device, Kernels, Meta};
-use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::error::{Error, Explain, Result};
+use crate::tensor::{Tensor, TensorError};
 
 /// Bytes of inputs and outputs that calls take turns on: more than three times the largest L2 of a GPU, so that none of it is
 /// still there when its turn comes again.
@@ -68,7 +68,9 @@ pub enum Outcome {
         /// What roundings explain.
         allowed: f64,
     },
-    /// The backend refused.
+    /// The kernels do not work at this size, or not on this device. Nothing is wrong with what they do elsewhere.
+    Refused(String),
+    /// The backend failed.
     Failed(String),
 }
 
@@ -135,12 +137,18 @@ impl Bench<'_> {
 
 /// What an error makes of a measurement.
 fn of(error: Error) -> Outcome {
-    match error {
+    match &error {
         Error::Fault(Fault::Memory { wanted, usage, .. }) => {
             Outcome::TooLarge { needs: usage.used.iter().sum::<u64>() + wanted, free: usage.limit }
         }
-        error => Outcome::Failed(error.to_string()),
+        Error::Fault(Fault::Unfit { .. }) | Error::Tensor(TensorError::Extent { .. }) => Outcome::Refused(told(&error)),
+        _ => Outcome::Failed(told(&error)),
     }
+}
+
+/// An error's sentence and facts in one line: a row has no room for its help.
+fn told(error: &Error) -> String {
+    std::iter::once(error.to_string()).chain(error.explain().facts).collect::<Vec<_>>().join("; ")
 }
 
 /// Inputs of one call and what came of it last, which stays as long as it would in training: the memory that the next call gets

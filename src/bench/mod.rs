@@ -42,7 +42,7 @@ pub struct Plan {
     pub json: Option<PathBuf>,
 }
 
-/// Ops that were not timed because they are wrong or broke.
+/// Ops that were not timed because they are wrong, broke, or do not work at these sizes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} of {of} measurements failed", rows.len())]
 pub struct Unmeasured {
@@ -50,12 +50,20 @@ pub struct Unmeasured {
     pub rows: Vec<String>,
     /// Measurements in all.
     pub of: usize,
+    /// Whether all of them were refused, so that nothing speaks against the device.
+    pub refused: bool,
 }
 
 impl Explain for Unmeasured {
     fn explain(&self) -> Explanation {
-        let e = self.rows.iter().fold(Explanation::new("E505"), |e, row| e.fact(row));
-        e.help("do not train on this device: `ltrain doctor` compares every kernel with the CPU")
+        let (code, help) = match self.refused {
+            true => (
+                "E503",
+                "the GPU kernels do not work at these sizes: choose others with --shapes, or measure the CPU with --gpus 0",
+            ),
+            false => ("E505", "do not train on this device: `ltrain doctor` compares every kernel with the CPU"),
+        };
+        self.rows.iter().fold(Explanation::new(code), |e, row| e.fact(row)).help(help)
     }
 }
 
@@ -101,6 +109,10 @@ pub fn run(kernels: &dyn Kernels, device: &str, plan: &Plan, show: &mut dyn FnMu
 /// # Errors
 /// [`Unmeasured`].
 pub fn verdict(rows: &[Row]) -> Result<()> {
-    let wrong: Vec<String> = rows.iter().filter(|row| !row.is_right()).map(|row| row.to_string()).collect();
-    if wrong.is_empty() { Ok(()) } else { Err(Unmeasured { rows: wrong, of: rows.len() }.into()) }
+    let failed: Vec<&Row> = rows.iter().filter(|row| !row.is_right()).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let refused = failed.iter().all(|row| matches!(row.outcome, Outcome::Refused(_)));
+    Err(Unmeasured { rows: failed.iter().map(ToString::to_string).collect(), of: rows.len(), refused }.into())
 }

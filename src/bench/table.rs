@@ -86,6 +86,7 @@ impl Row {
             Outcome::Wrong { output, error, allowed } => {
                 row["wrong"] = json!({ "output": output, "error": error.is_finite().then_some(error), "allowed": allowed });
             }
+            Outcome::Refused(reason) => row["refused"] = json!(reason),
             Outcome::Failed(reason) => row["failed"] = json!(reason),
         }
         row
@@ -104,6 +105,7 @@ impl fmt::Display for Row {
             Outcome::Wrong { output, error, allowed } => {
                 format!("WRONG: result {output} is off by {error:.1e}, allowed {allowed:.1e}; not timed")
             }
+            Outcome::Refused(reason) => format!("refused: {reason}"),
             Outcome::Failed(reason) => format!("FAILED: {reason}"),
         };
         write!(f, "{:<27} {:<5} {:<30} {result}", self.op, self.shapes.name(), self.shape)

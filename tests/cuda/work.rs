@@ -133,7 +133,7 @@ fn work_is_timed_by_the_device_and_waited_for_once() {
     assert_eq!(cuda.timed(3, &mut work).unwrap(), [0.001, 0.002, 0.003]);
     assert_eq!(driver.calls("cuStreamSynchronize"), before + 1);
     let refused = fault(cuda.timed(3, &mut |n| if n == 1 { launch(&cuda, &TOO_LARGE, [1, 1, 1]) } else { Ok(()) }).unwrap_err());
-    assert!(matches!(refused, Fault::Launch { .. }), "{refused}");
+    assert!(matches!(refused, Fault::Unfit { .. }), "{refused}");
     drop(cuda);
     assert_eq!(driver.live(), 0);
 }
@@ -157,7 +157,8 @@ fn a_kernel_that_this_gpu_cannot_run_says_so_when_it_is_launched() {
         (&ELSEWHERE, "elsewhere.cu is not compiled for sm_80"),
     ] {
         let text = Shown(&launch(&cuda, kernel, [1, 1, 1]).unwrap_err()).to_string();
-        assert!(text.starts_with("error[E504]") && text.contains(says), "{text}");
+        assert!(text.starts_with("error[E503]") && text.contains(says), "{text}");
+        assert!(text.contains("--gpus 0") && !text.contains("run the same command again"), "nothing changes: {text}");
     }
     launch(&cuda, &NOTHING, [1, 1, 1]).unwrap();
 }
@@ -186,6 +187,7 @@ fn a_kernel_that_fails_later_stops_everything_and_is_told_once_and_for_all() {
     assert_eq!(first, Fault::Stopped { kernel: "nothing", grid: [3, 1, 1], reason });
     let text = Shown(&first.clone().into()).to_string();
     assert!(text.contains("CUDA_LAUNCH_BLOCKING=1") && text.contains("3×1×1"), "{text}");
+    assert!(text.contains("run the same command again") && !text.contains("checkpoint"), "nothing trains here: {text}");
 
     let calls = driver.calls("cuMemAllocAsync");
     assert_eq!(fault(cuda.alloc(64, Purpose::Loss).unwrap_err()), first);
@@ -228,7 +230,7 @@ fn memory_is_limited_before_the_driver_is_asked() {
     let error = cuda.alloc(3000, Purpose::Activations).unwrap_err();
     let text = Shown(&error).to_string();
     assert!(text.starts_with("error[E402]: out of GPU memory: 3.0 KiB more are needed, 2.0 KiB of 4.0 KiB are in use"), "{text}");
-    assert!(text.contains("weights (bf16)") && text.contains("--recompute layers"), "{text}");
+    assert!(text.contains("weights (bf16)") && text.contains("use shorter lengths"), "{text}");
     assert_eq!((error.explain().exit_code(), driver.calls("cuMemAllocAsync")), (4, calls));
     // Nothing is lost.
     Block::work(&cuda, 2000);

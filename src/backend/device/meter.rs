@@ -79,11 +79,6 @@ impl<L> Metered<L> {
         Self { inner, usage: Mutex::new(Usage { limit, ..Usage::default() }) }
     }
 
-    /// What is counted.
-    pub fn inner(&self) -> &L {
-        &self.inner
-    }
-
     /// What was in use when most was, since the last call.
     pub fn take_peak(&self) -> Bytes {
         let mut usage = self.counters();
@@ -122,8 +117,8 @@ impl<L: Launcher> Memory for Metered<L> {
         self.inner.alloc(bytes, purpose).map_err(|error| {
             self.give_back(bytes, purpose);
             match error {
-                Error::Fault(Fault::Memory { wanted, refused, .. }) => {
-                    Fault::Memory { wanted, usage: self.usage(), refused }.into()
+                Error::Fault(Fault::Refused { bytes, reason }) => {
+                    Fault::Memory { wanted: bytes, usage: self.usage(), refused: Some(reason) }.into()
                 }
                 other => other,
             }
