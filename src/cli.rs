@@ -156,7 +156,8 @@ pub struct DeviceArgs {
     /// GPUs to use: auto, 0 for the CPU, 1
     #[arg(long, value_name = "N", default_value_t = Gpus::Auto)]
     pub gpus: Gpus,
-    /// Most GPU memory to use: 80g, 512m [default: what is free at the start, less 1 GiB]
+    /// Most GPU memory for tensors: 80g, 512m; the driver's context and the kernels come on top [default: what is free at the
+    /// start, less 1 GiB]
     #[arg(long, value_name = "SIZE")]
     pub mem_limit: Option<Size>,
     /// CPU threads [default: the CPU's cores]

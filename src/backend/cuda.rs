@@ -38,6 +38,7 @@ pub struct Cuda {
     flight: Mutex<Flight>,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
+    library: String,
     name: String,
     arch: &'static str,
     /// Bytes of shared memory that a block can have.
@@ -67,7 +68,7 @@ impl Cuda {
         let starts = |e: DriverError| DeviceError::Driver { library: on.library.clone(), code: e.0 as i32 };
         let context = CudaContext::new(on.gpu.ordinal as usize).map_err(starts)?;
         let stream = context.new_stream().map_err(starts)?;
-        keep_memory(&context).map_err(starts)?;
+        keep_memory(&context, u64::MAX).map_err(starts)?;
         let shared = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         let most_shared = context.attribute(shared).map_err(starts)?.unsigned_abs();
         let fitting: Vec<_> = kernels.iter().copied().filter(|kernel| kernel.shared <= most_shared).collect();
@@ -75,8 +76,9 @@ impl Cuda {
         let staging = Staging::new(&context).map_err(starts)?;
         let (free, _) = context.mem_get_info().map_err(starts)?;
         let flight = Mutex::new(Flight { lost: None, last: None, staging });
-        let (name, arch, free, driver) = (on.gpu.name.clone(), on.arch, free as u64, on.cuda);
-        Ok(Self { functions, flight, stream, context, name, arch, most_shared, free, driver, launches })
+        let (library, name) = (on.library.clone(), on.gpu.name.clone());
+        let (arch, free, driver) = (on.arch, free as u64, on.cuda);
+        Ok(Self { functions, flight, stream, context, library, name, arch, most_shared, free, driver, launches })
     }
 
     /// Bytes that were free after the start.
@@ -84,16 +86,22 @@ impl Cuda {
         self.free
     }
 
-    /// What may be used: `wanted`, or what is free less a margin.
+    /// What tensors may use: `wanted`, or what is free less a margin. The driver's pool keeps no more than that from one wait to
+    /// the next, even where pieces that fit nobody lie between those in use.
     ///
     /// # Errors
     /// [`DeviceError::Limit`] when more is wanted than is free.
     pub fn limit(&self, wanted: Option<u64>) -> Result<u64> {
-        match (wanted, self.free) {
-            (None, free) => Ok(free.saturating_sub(MARGIN)),
-            (Some(asked), free) if asked > free => Err(DeviceError::Limit { asked, free, gpu: self.name.clone() }.into()),
-            (Some(asked), _) => Ok(asked),
-        }
+        let limit = match (wanted, self.free) {
+            (None, free) => free.saturating_sub(MARGIN),
+            (Some(asked), free) if asked > free => {
+                return Err(DeviceError::Limit { asked, free, gpu: self.name.clone() }.into());
+            }
+            (Some(asked), _) => asked,
+        };
+        let starts = |e: DriverError| DeviceError::Driver { library: self.library.clone(), code: e.0 as i32 };
+        keep_memory(&self.context, limit).map_err(starts)?;
+        Ok(limit)
     }
 
     /// Makes a call to the driver, unless one failed before. A call that fails is the last one: after most errors a context
@@ -149,15 +157,14 @@ impl Cuda {
     }
 }
 
-/// Memory that is given back stays with this process: without this, every wait would hand it to the system and every step
-/// would fetch it again.
-fn keep_memory(context: &CudaContext) -> std::result::Result<(), DriverError> {
-    let mut all = u64::MAX;
+/// Memory that is given back stays with this process, up to so many bytes with what is in use: without this, every wait would
+/// hand it to the system and every step would fetch it again.
+fn keep_memory(context: &CudaContext, mut most: u64) -> std::result::Result<(), DriverError> {
     // SAFETY: the context's device is a device, and the threshold is one 64-bit number, which the call reads.
     unsafe {
         let pool = result::device::get_default_mem_pool(context.cu_device())?;
         let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-        sys::cuMemPoolSetAttribute(pool, threshold, (&raw mut all).cast()).result()
+        sys::cuMemPoolSetAttribute(pool, threshold, (&raw mut most).cast()).result()
     }
 }
 

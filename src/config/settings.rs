@@ -138,7 +138,7 @@ pub struct Settings {
     /// GPUs to use: auto, 0 for the CPU, 1
     #[arg(long, value_name = "N", help_heading = "Device")]
     pub gpus: Option<Gpus>,
-    /// Most GPU memory to use: 80g, 512m
+    /// Most GPU memory for tensors: 80g, 512m; the driver's context and the kernels come on top
     #[arg(long, value_name = "SIZE", help_heading = "Device")]
     pub mem_limit: Option<Size>,
     /// Compare every kernel with the CPU before training on a GPU

@@ -102,6 +102,16 @@ bool inside(const std::map<char*, size_t>& ranges, const void* at, size_t bytes)
     return (char*)at + bytes <= range->first + range->second;
 }
 
+// Gives unused memory back to the system.
+void release() {
+    Driver& d = driver();
+    for (auto& [size, block] : d.spare) {
+        d.held -= size;
+        d.free(block);
+    }
+    d.spare.clear();
+}
+
 }  // namespace
 
 // Every function that works on a context. A lost context answers everything with what lost it.

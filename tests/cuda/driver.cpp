@@ -27,6 +27,9 @@ EXPORT int fake_calls(const char* call) { return driver().calls[call]; }
 
 EXPORT uint64_t fake_threshold() { return driver().threshold; }
 
+// Bytes that the memory pool has, in use or not.
+EXPORT size_t fake_held() { return driver().held; }
+
 // What was not given back.
 EXPORT int fake_live() {
     Driver& d = driver();
@@ -136,6 +139,7 @@ EXPORT int cuStreamDestroy_v2(void*) {
 EXPORT int cuStreamSynchronize(void*) {
     ENTER("cuStreamSynchronize");
     run_until(d.queued);
+    if (d.held > d.threshold) release();
     return d.lost;
 }
 
@@ -198,11 +202,7 @@ EXPORT int cuMemPoolTrimTo(void*, size_t) {
     ENTER("cuMemPoolTrimTo");
     // What nobody waited for counts as outstanding.
     if (d.done < d.queued) return kSuccess;
-    for (auto& [size, block] : d.spare) {
-        d.held -= size;
-        d.free(block);
-    }
-    d.spare.clear();
+    release();
     return kSuccess;
 }
 

@@ -129,6 +129,11 @@ impl Driver {
         self.get::<extern "C" fn() -> c_int>("fake_live")()
     }
 
+    /// Bytes that the memory pool has, in use or not.
+    pub fn held(&self) -> usize {
+        self.get::<extern "C" fn() -> usize>("fake_held")()
+    }
+
     /// Starts the device with these kernels.
     pub fn open(&self, kernels: &[&'static Kernel], launches: Launches) -> ltrain::Result<Cuda> {
         Cuda::open(&usable(), &images(kernels), kernels, launches)

@@ -265,6 +265,21 @@ fn the_limit_is_what_is_free_less_a_margin_and_never_more_than_is_free() {
 }
 
 #[test]
+fn freed_pieces_are_kept_up_to_the_limit_and_no_longer_than_to_the_next_wait() {
+    let driver = Driver::new();
+    let cuda = driver.open(&[], Launches::Queued).unwrap();
+    cuda.limit(Some(1 << 20)).unwrap();
+    let kept = Block::work(&cuda, 1000);
+    drop(Block::work(&cuda, 900_000));
+    kept.read().unwrap();
+    assert_eq!(driver.held(), 901_000, "within the limit");
+    // Another size: the first piece is no use.
+    drop(Block::work(&cuda, 800_000));
+    kept.read().unwrap();
+    assert_eq!(driver.held(), 1000);
+}
+
+#[test]
 fn a_device_that_does_not_start_says_where() {
     let driver = Driver::new();
     for (call, code, says) in [
