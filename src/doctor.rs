@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::backend::device::{IMAGES, KERNELS};
-use crate::backend::gpu::{self, Gpus, Place, Usable};
+use crate::backend::gpu::{self, DeviceError, Usable};
 use crate::backend::selftest::{self, Check};
 use crate::backend::{Device, cuda};
 use crate::cli::DoctorArgs;
@@ -93,11 +93,8 @@ pub struct Memory {
 impl Report {
     /// Looks around.
     pub fn collect() -> Self {
-        let (gpu, gpu_unused) = match gpu::select(Gpus::Auto) {
-            Ok(Place::Gpu(gpu)) => (Some(gpu), None),
-            Ok(Place::Cpu { reason }) => (None, Some(reason)),
-            Err(error) => (None, Some(error.to_string())),
-        };
+        let driver = gpu::probe();
+        let found = driver.as_ref().map_err(Clone::clone).and_then(|driver| gpu::usable(driver, IMAGES));
         Self {
             version: env!("CARGO_PKG_VERSION"),
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
@@ -108,10 +105,10 @@ impl Report {
             },
             memory: memory(),
             disk_free: disk_free(Path::new(".")),
-            driver: gpu::probe().ok(),
+            driver: driver.ok(),
             driver_version: driver_version(),
-            gpu,
-            gpu_unused,
+            gpu_unused: found.as_ref().err().map(DeviceError::reason),
+            gpu: found.ok(),
             kernels: kernels(),
             nvcc: gpu::toolkit(IMAGES),
         }

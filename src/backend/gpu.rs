@@ -17,6 +17,9 @@ pub use error::DeviceError;
 const FOLDERS: [&str; 4] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/cuda/compat", "/usr/lib/wsl/lib"];
 /// The driver's file name.
 const LIBRARY: &str = "libcuda.so.1";
+/// Names that the loader is asked for, in the order in which [`cudarc`] does it later: what is probed is what will be used. The
+/// first is for linking; where it exists it leads to the driver, or to the toolkit's stub.
+const NAMES: [&str; 2] = ["libcuda.so", LIBRARY];
 /// Oldest CUDA version whose driver interface is used.
 const NEEDED: Version = Version { major: 12, minor: 0 };
 /// Oldest compute capability.

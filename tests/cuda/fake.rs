@@ -1,7 +1,7 @@
 //! The driver of `driver.cpp`, compiled and loaded where the real one is looked for.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -11,6 +11,17 @@ use ltrain::backend::device::{Image, KERNELS, Kernel, Launcher as _, Memory as _
 use ltrain::backend::gpu::{Gpu, Usable, Version};
 use ltrain::backend::{Emu, EmuMode};
 
+/// Compiles a shared library in a folder.
+pub fn compile(folder: &Path, name: &str, soname: &str, words: &[&str]) {
+    let mut command = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()));
+    command.current_dir(folder).args(["-std=c++17", "-shared", "-fPIC", "-O1", "-o", name]);
+    let output = command.arg(format!("-Wl,-soname,{soname}")).args(words).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The source of the driver.
+pub const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cuda/driver.cpp");
+
 /// The folder of the compiled driver. It goes by both names that libcuda is opened under: the second is empty and leads to the
 /// first, so that both are one.
 pub fn folder() -> &'static PathBuf {
@@ -18,16 +29,10 @@ pub fn folder() -> &'static PathBuf {
     FOLDER.get_or_init(|| {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("fake-driver-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cuda/driver.cpp");
-        let compile = |name: &str, words: &[&str]| {
-            let mut command = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()));
-            command.current_dir(&folder).args(["-std=c++17", "-shared", "-fPIC", "-O1", "-o", name]);
-            let output = command.arg(format!("-Wl,-soname,{name}")).args(words).output().unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        };
-        compile("libcuda.so", &[source]);
+        compile(&folder, "libcuda.so", "libcuda.so", &[SOURCE]);
         std::fs::write(folder.join("empty.cpp"), "").unwrap();
-        compile("libcuda.so.1", &["-Wl,--no-as-needed", "empty.cpp", "-L.", "-l:libcuda.so", "-Wl,-rpath,$ORIGIN"]);
+        let words = ["-Wl,--no-as-needed", "empty.cpp", "-L.", "-l:libcuda.so", "-Wl,-rpath,$ORIGIN"];
+        compile(&folder, "libcuda.so.1", "libcuda.so.1", &words);
         folder
     })
 }
@@ -124,14 +129,14 @@ impl Driver {
         self.get::<extern "C" fn() -> u64>("fake_threshold")()
     }
 
-    /// Things that were not given back.
-    pub fn live(&self) -> c_int {
-        self.get::<extern "C" fn() -> c_int>("fake_live")()
-    }
-
     /// Bytes that the memory pool has, in use or not.
     pub fn held(&self) -> usize {
         self.get::<extern "C" fn() -> usize>("fake_held")()
+    }
+
+    /// Things that were not given back.
+    pub fn live(&self) -> c_int {
+        self.get::<extern "C" fn() -> c_int>("fake_live")()
     }
 
     /// Starts the device with these kernels.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use libloading::Library;
 
-use super::{DeviceError, Driver, FOLDERS, Gpu, GpuStatus, LIBRARY, NEEDED, Version};
+use super::{DeviceError, Driver, FOLDERS, Gpu, GpuStatus, LIBRARY, NAMES, NEEDED, Version};
 
 /// Opens the driver and asks it for its GPUs.
 pub fn probe() -> GpuStatus {
@@ -26,7 +26,7 @@ pub fn probe() -> GpuStatus {
     if gpus.is_empty() {
         return Err(DeviceError::NoDevice { library, visible: visible() });
     }
-    // It stays loaded: whoever asks for it by its name gets this one, wherever it was found.
+    // It stays loaded: whoever asks for one of its names later gets this one, wherever it was found.
     std::mem::forget(driver);
     Ok(Driver { library, cuda, gpus })
 }
@@ -35,18 +35,18 @@ fn visible() -> Option<String> {
     std::env::var("CUDA_VISIBLE_DEVICES").ok()
 }
 
-/// The first driver library that the loader accepts, by its name and then by folder.
+/// The first driver library that the loader accepts, by its names and then by folder.
 fn open() -> Result<(String, Library), DeviceError> {
     let mut refused = Vec::new();
-    let by_folder = FOLDERS.iter().map(|folder| format!("{folder}/{LIBRARY}"));
-    for name in std::iter::once(LIBRARY.to_owned()).chain(by_folder) {
-        if name != LIBRARY && !Path::new(&name).exists() {
-            continue;
+    for name in NAMES {
+        if let Ok(library) = load(name) {
+            return Ok((name.to_owned(), library));
         }
-        match load(&name) {
-            Ok(library) => return Ok((name, library)),
-            Err(_) if name == LIBRARY => {}
-            Err(error) => refused.push(format!("{name}: {error}")),
+    }
+    for path in FOLDERS.iter().map(|folder| format!("{folder}/{LIBRARY}")).filter(|path| Path::new(path).exists()) {
+        match load(&path) {
+            Ok(library) => return Ok((path, library)),
+            Err(error) => refused.push(format!("{path}: {error}")),
         }
     }
     Err(DeviceError::NoDriver { refused })

@@ -140,6 +140,9 @@ impl Explain for DeviceError {
             Self::Driver { library, code: 2 } => e
                 .fact(format!("from: {library}"))
                 .help(format!("`nvidia-smi` shows who uses the GPU's memory; wait for it to end, or {ON_CPU}")),
+            Self::Driver { library, code: 34 } => e.fact(format!("from: {library}, as LD_LIBRARY_PATH finds it")).help(format!(
+                "take the toolkit's stubs folder (…/lib64/stubs) out of LD_LIBRARY_PATH: it is for linking, and hides the driver; or {ON_CPU}"
+            )),
             Self::Driver { library, .. } => e
                 .fact(format!("from: {library}"))
                 .help(format!("check `nvidia-smi`: after a driver update a restart is needed; or {ON_CPU}")),
