@@ -83,6 +83,8 @@ domains! {
     Memory(crate::plan::DoesNotFit),
     /// A device that failed while it worked.
     Fault(crate::backend::device::Fault),
+    /// A run that its device ends.
+    Run(crate::run::RunError),
     /// A training run that cannot go on.
     Train(crate::train::TrainError),
     /// A checkpoint that cannot be written, read or continued.

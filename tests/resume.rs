@@ -275,6 +275,36 @@ fn a_finished_run_is_left_as_it_is() {
 }
 
 #[test]
+fn a_run_that_was_on_a_gpu_goes_on_on_the_cpu_only_when_told_to_and_is_measured_again() {
+    let runs = Runs::new();
+    let words = |steps| format!("{FULL} --steps {steps} --out run").replace("--eval none", "--eval ppl --eval-at 32");
+    runs.succeed(&words(4));
+    let measured = fs::read_to_string(runs.at("run/eval/before.json")).unwrap();
+    for file in ["run/run.json", "run/eval/before.json"] {
+        let text = fs::read_to_string(runs.at(file)).unwrap();
+        assert_eq!(text.matches("\"cpu\"").count(), 1, "{file}: {text}");
+        fs::write(runs.at(file), text.replace("\"cpu\"", "\"NVIDIA Imaginary\"")).unwrap();
+    }
+    assert!(runs.succeed(&words(4)).contains("run is finished"), "nothing is left to do anywhere");
+    let before = tree(&runs.at("run"));
+    let output = runs.run(&words(8));
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(9), "{text}");
+    assert!(text.starts_with("error[E904]: \"run\" was begun on NVIDIA Imaginary, and --gpus auto finds no GPU"), "{text}");
+    assert!(text.contains("now: cpu (") && text.contains("--gpus 0 to go on on the CPU"), "{text}");
+    assert_eq!(tree(&runs.at("run")), before, "nothing was touched");
+
+    let text = runs.succeed(&format!("{} --gpus 0", words(8)));
+    assert!(text.contains("warning: this run was on NVIDIA Imaginary and goes on on cpu: "), "{text}");
+    assert!(text.contains("run/eval/before.json is of another device: measuring again on cpu"), "{text}");
+    assert_eq!(fs::read_to_string(runs.at("run/eval/before.json")).unwrap(), measured);
+    let report = fs::read_to_string(runs.at("run/report.json")).unwrap();
+    assert!(report.contains("; before it was continued there: NVIDIA Imaginary\""), "{report}");
+    // Once it is on the CPU it stays there without a word.
+    assert!(!runs.succeed(&words(9)).contains("warning"));
+}
+
+#[test]
 fn overwrite_starts_anew() {
     let runs = Runs::new();
     runs.succeed(&format!("{FULL} --steps 4 --out fresh"));

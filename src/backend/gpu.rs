@@ -134,6 +134,16 @@ pub enum Place {
     Gpu(Usable),
 }
 
+impl Place {
+    /// Its name: results of two places of one name can be compared.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Cpu { .. } => "cpu",
+            Self::Gpu(usable) => &usable.gpu.name,
+        }
+    }
+}
+
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -36,6 +36,10 @@ impl<L: Launcher> Kernels for Device<L> {
     fn timed(&self, runs: usize, work: &mut dyn FnMut(usize) -> Result<()>) -> Result<Vec<f64>> {
         self.launcher().timed(runs, work)
     }
+
+    fn take_peak(&self) -> Option<u64> {
+        Some(self.launcher().take_peak().iter().sum())
+    }
 }
 
 /// Seconds of each call of `work` by the wall's clock: for backends whose calls are done when they return.
@@ -82,5 +86,10 @@ pub trait Kernels:
     /// queues its work is measured by its own clock.
     fn timed(&self, runs: usize, work: &mut dyn FnMut(usize) -> Result<()>) -> Result<Vec<f64>> {
         wall_time(runs, work)
+    }
+
+    /// Most bytes of the backend's own memory that were in use at once since the last call; nothing where it is the process's.
+    fn take_peak(&self) -> Option<u64> {
+        None
     }
 }

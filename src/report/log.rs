@@ -63,7 +63,7 @@ impl StepLine {
             remaining_time: format_duration(step.seconds / step.step.max(1) as f64 * left),
             throughput: finite(rounded(step.tokens_per_second, 10.0)),
             total_tokens: step.total_tokens,
-            vram_peak_gib: rounded(step.memory_bytes as f64 / f64::from(1 << 30), 100.0),
+            vram_peak_gib: rounded(step.memory_bytes as f64 / f64::from(1 << 30), 1e4),
             skipped_steps,
             time: clock::iso(unix),
         }

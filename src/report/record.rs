@@ -196,6 +196,8 @@ pub struct EvalRecord {
     pub role: Role,
     /// RoPE it was measured with, as people write it.
     pub rope: String,
+    /// Where it was measured: `cpu`, or the GPU's name.
+    pub device: String,
     /// Perplexity by context length.
     pub perplexity: Vec<LengthScore>,
     /// Loss by position at the longest length.

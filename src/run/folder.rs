@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::error::RunError;
+use crate::backend::gpu::{Gpus, Place};
 use crate::checkpoint::{self, CheckpointError};
 use crate::config::text::Resume;
 use crate::config::{RunConfig, Settings, defaults};
@@ -29,6 +31,9 @@ struct Identity {
     settings: Pairs,
     /// What it may change, but not without doing its last part again.
     results: Pairs,
+    /// Names of the devices that it was on, in their order.
+    #[serde(default)]
+    devices: Vec<String>,
 }
 
 impl Identity {
@@ -87,6 +92,8 @@ pub struct Folder {
     pub path: PathBuf,
     /// Whether everything asked for is there already.
     pub finished: bool,
+    /// What to say about a run that changes its device.
+    pub moved: Option<String>,
     identity: Identity,
     /// Whether what is there goes.
     anew: bool,
@@ -100,9 +107,10 @@ impl Folder {
     ///
     /// # Errors
     /// [`CheckpointError::Mismatch`] when the run there has other settings; [`CheckpointError::Occupied`] when the folder
-    /// holds something else; [`CheckpointError::Locked`].
-    pub fn open(config: &RunConfig, data_hash: &str) -> Result<Self> {
-        let identity = Identity { settings: config.fingerprint(data_hash), results: config.results() };
+    /// holds something else; [`CheckpointError::Locked`]; [`RunError::NoGpu`].
+    pub fn open(config: &RunConfig, place: &Place, data_hash: &str) -> Result<Self> {
+        let settings = config.fingerprint(data_hash);
+        let mut identity = Identity { settings, results: config.results(), devices: Vec::new() };
         let path = match &config.output.out {
             Some(path) => path.clone(),
             None => choose(config, &identity)?,
@@ -125,18 +133,28 @@ impl Folder {
             reaches(&path, config.train.steps)?;
             stale = stale_after(&then.results, &identity.results);
             finished = reported && stale.is_empty();
+            identity.devices = then.devices;
         }
         if let Resume::From(named) = &config.output.resume {
             // A checkpoint by itself, away from its run, says nothing of its settings.
             for run in [Some(named.as_path()), named.parent()].into_iter().flatten() {
                 if let Content::Run { identity: then, .. } = Content::of(run)? {
                     continues(run, &then, &identity)?;
+                    if identity.devices.is_empty() {
+                        identity.devices = then.devices;
+                    }
                     break;
                 }
             }
             reaches(named, config.train.steps)?;
         }
-        Ok(Self { path, finished, identity, anew, stale, _lock: lock })
+        let moved = if finished { None } else { moves(&path, &mut identity.devices, config, place)? };
+        Ok(Self { path, finished, moved, identity, anew, stale, _lock: lock })
+    }
+
+    /// Names of the devices that the run was on before this one.
+    pub fn earlier_devices(&self) -> &[String] {
+        self.identity.devices.split_last().map_or(&[], |(_, earlier)| earlier)
     }
 
     /// Refuses to start what the disk cannot hold: `keep + 2` checkpoints of `bytes` each and the export.
@@ -176,6 +194,26 @@ fn continues(run: &Path, then: &Identity, now: &Identity) -> Result<()> {
         none if none.is_empty() => Ok(()),
         differences => Err(CheckpointError::Mismatch { run: run.to_path_buf(), differences }.into()),
     }
+}
+
+/// Adds this device, and what to say where the last one was another. Weights move with their full precision, so that a run may go
+/// on anywhere; but a GPU that is missing today is not the wish to wait for a CPU, and the same command then says so.
+fn moves(run: &Path, devices: &mut Vec<String>, config: &RunConfig, place: &Place) -> Result<Option<String>> {
+    let here = place.name();
+    let Some(then) = devices.last().filter(|last| *last != here).cloned() else {
+        if devices.is_empty() {
+            devices.push(here.to_owned());
+        }
+        return Ok(None);
+    };
+    if config.train.gpus == Gpus::Auto && matches!(place, Place::Cpu { .. }) {
+        return Err(RunError::NoGpu { run: run.to_path_buf(), then, now: place.to_string() }.into());
+    }
+    devices.push(here.to_owned());
+    Ok(Some(format!(
+        "warning: this run was on {then} and goes on on {here}: it does not end with the bits of a run on one device, and what was \
+         measured there is measured again"
+    )))
 }
 
 /// Refuses fewer steps than were trained: the weights after them are gone.

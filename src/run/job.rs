@@ -8,7 +8,8 @@ use super::Ending;
 use super::base::{Base, Found};
 use super::folder::Folder;
 use super::measure::{Measure, questions};
-use super::session::{Session, peak_memory};
+use super::memory::Memory;
+use super::session::Session;
 use super::text::{self, Rows, RunText};
 use super::ui::Ui;
 use crate::backend::Kernels;
@@ -37,28 +38,30 @@ pub fn train(config: &RunConfig, place: &Place, kernels: &dyn Kernels, command: 
     let stop = stop_flag();
     let ui = Ui::new(config.output.progress);
     let started = std::time::Instant::now();
-    if config.train.mem_limit.is_some() && matches!(place, Place::Cpu { .. }) {
-        ui.say("--mem-limit has no effect: this run is on the CPU");
+    let found = Found::of_run(config)?;
+    // A run that does not fit is refused before anything is read or made.
+    if let Some(usage) = kernels.usage() {
+        MemoryPlan::of(config, &found.config)?.check(config, &found.config, usage.limit)?;
     }
     if config.train.check_kernels {
         ui.say(&check(place, kernels)?);
     }
-    let found = Found::of_run(config)?;
+    let memory = Memory::new(kernels);
     let reading = ui.bar("tokenise", 1);
     let text = text::open(config, &found.tokenizer, &|p| reading.at(p.bytes_done, p.bytes_total, format_bytes(p.bytes_done)))?;
     drop(reading);
-    let folder = Folder::open(config, &text.hash)?;
+    let folder = Folder::open(config, place, &text.hash)?;
     if folder.finished {
         ui.say(&format!("{} is finished; its report is {}", folder.path.display(), folder.path.join("report.html").display()));
         return Ok(Ending::Finished);
     }
     folder.check_room(checkpoint_bytes(config, &found.config), config.output.keep)?;
-    if let Some(usage) = kernels.usage() {
-        MemoryPlan::of(config, &found.config)?.check(config, &found.config, usage.limit)?;
+    if let Some(moved) = &folder.moved {
+        ui.say(moved);
     }
     folder.begin(config, command)?;
     let base = found.base(config, &folder.path)?;
-    let job = Job { config, base: &base, text: &text, folder: &folder, kernels, ui, stop: &stop, place, command };
+    let job = Job { config, base: &base, text: &text, folder: &folder, kernels, memory, ui, stop: &stop, place, command };
     ui.say(&job.first_screen());
     match job.run()? {
         Some(record) => {
@@ -114,8 +117,9 @@ pub(super) struct Job<'a> {
     pub(super) config: &'a RunConfig,
     pub(super) base: &'a Base,
     pub(super) text: &'a RunText,
-    folder: &'a Folder,
-    pub(super) kernels: &'a dyn Kernels,
+    pub(super) folder: &'a Folder,
+    kernels: &'a dyn Kernels,
+    pub(super) memory: Memory<'a>,
     ui: Ui,
     stop: &'a Arc<AtomicBool>,
     pub(super) place: &'a Place,
@@ -170,7 +174,8 @@ impl Job<'_> {
     /// All stages. `None` when stopped on the way.
     fn run(&self) -> Result<Option<RunRecord>> {
         let questions = questions(self.base)?;
-        let measure = Measure::of_run(self.config, self.kernels, questions.as_ref(), &self.text.eval, self.stop, self.ui);
+        let measure =
+            Measure::of_run(self.config, (self.place, self.kernels), questions.as_ref(), &self.text.eval, self.stop, self.ui);
         let positions = &self.config.positions;
         let base_rope = &self.base.dir.config().rope;
         let mut evaluations = Vec::new();
@@ -180,9 +185,15 @@ impl Job<'_> {
             if positions.target_rope != *base_rope {
                 subjects.push(base(Role::RopeOnly, &positions.target_rope, format!("base + {}", positions.target_rope)));
             }
+            let mut loaded = None;
             for subject in subjects {
-                let measured =
-                    measure.kept(self.path(), subject.role, || measure.run(&mut self.base.load_on(self.kernels)?, &subject))?;
+                let measured = measure.kept(self.path(), subject.role, || {
+                    let model = match &mut loaded {
+                        Some(model) => model,
+                        none => none.insert(self.base.load_on(self.kernels)?),
+                    };
+                    measure.run(model, &subject)
+                })?;
                 let Some(record) = measured else { return Ok(None) };
                 evaluations.push(record);
             }
@@ -228,6 +239,7 @@ impl Job<'_> {
             title,
             ui: self.ui,
             stop: self.stop,
+            memory: &self.memory,
         };
         let mut validate =
             |state: &mut State| measure.map_or(Ok(None), |m| m.validation_loss(&mut state.model, &positions.target_rope));
@@ -291,7 +303,7 @@ impl Job<'_> {
         lines.extend(merged.then(|| format!("model    {}", self.path().join("merged").display())));
         lines.extend(adapter.then(|| format!("adapter  {}", self.path().join("adapter").display())));
         lines.push(format!("report   {}", self.path().join("report.html").display()));
-        let peak = format_bytes(peak_memory(self.kernels));
+        let peak = format_bytes(self.memory.most());
         lines.push(format!("took {}, peak memory {peak}", format_duration(seconds)));
         self.ui.say(&lines.join("\n"));
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use super::base::Base;
 use super::ui::Ui;
 use crate::backend::Kernels;
+use crate::backend::gpu::Place;
 use crate::config::choices::Task;
 use crate::config::{RunConfig, defaults};
 use crate::data::Encode;
@@ -37,13 +38,15 @@ pub struct Measure<'a> {
     pub stop: &'a AtomicBool,
     /// How progress is shown.
     pub ui: Ui,
+    /// Name of the place where it runs.
+    pub device: &'a str,
 }
 
 impl<'a> Measure<'a> {
     /// The evaluation that the settings ask for; `None` when they ask for none.
     pub fn of_run(
         config: &RunConfig,
-        kernels: &'a dyn Kernels,
+        (place, kernels): (&'a Place, &'a dyn Kernels),
         questions: &'a dyn Questions,
         docs: &'a [Vec<u32>],
         stop: &'a AtomicBool,
@@ -60,10 +63,11 @@ impl<'a> Measure<'a> {
         });
         let docs = if eval.tasks.contains(&Task::Ppl) { docs.iter().map(Vec::as_slice).collect() } else { Vec::new() };
         let plan = EvalPlan { lengths: eval.at.clone(), windows: defaults::WINDOWS, stride: None, passkey };
-        Some(Self { kernels, plan, docs, stop, ui })
+        Some(Self { kernels, plan, docs, stop, ui, device: place.name() })
     }
 
-    /// What was measured before, or measures it now and keeps it. `None` when stopped.
+    /// What was measured here before, or measures it now and keeps it. `None` when stopped. What was measured on another device
+    /// is measured again: subjects are compared, and devices round differently.
     pub fn kept(
         &self,
         run: &Path,
@@ -73,8 +77,10 @@ impl<'a> Measure<'a> {
         let path = run.join("eval").join(file_of(role));
         if path.exists() {
             let text = std::fs::read_to_string(&path).context("read", &path)?;
-            if let Ok(record) = serde_json::from_str(&text) {
-                return Ok(Some(record));
+            match serde_json::from_str::<EvalRecord>(&text) {
+                Ok(record) if record.device == self.device => return Ok(Some(record)),
+                Ok(_) => self.ui.say(&format!("{} is of another device: measuring again on {}", path.display(), self.device)),
+                Err(_) => {}
             }
         }
         let Some(record) = measure()? else { return Ok(None) };
@@ -100,7 +106,14 @@ impl<'a> Measure<'a> {
                 bar.say(self.ui, &format!("skipped passkey at {}: a question takes {needs} tokens", format_length(length)));
             }
         };
-        Evaluation { kernels: self.kernels, plan: &self.plan, docs: &self.docs, stop: self.stop }.run(model, subject, &mut hear)
+        let evaluation = Evaluation { kernels: self.kernels, plan: &self.plan, docs: &self.docs, stop: self.stop };
+        let record = evaluation.run(model, subject, &mut hear)?;
+        Ok(record.map(|record| EvalRecord { device: self.device.to_owned(), ..record }))
+    }
+
+    /// Measures all subjects on one model, which is gone then. `None` when stopped.
+    pub fn run_all(&self, mut model: Llama, subjects: &[Subject]) -> Result<Option<Vec<EvalRecord>>> {
+        subjects.iter().map(|subject| self.run(&mut model, subject)).collect()
     }
 
     /// Mean loss under `rope` at the longest length that the text holds, for validation while training.

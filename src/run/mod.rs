@@ -3,9 +3,12 @@
 mod base;
 mod bench;
 mod commands;
+mod error;
 mod folder;
 mod job;
 mod measure;
+mod memory;
+mod place;
 mod record;
 mod session;
 mod text;
@@ -13,7 +16,9 @@ mod ui;
 
 pub use bench::bench;
 pub use commands::{eval, generate, merge, plan, print};
+pub use error::RunError;
 pub use job::train;
+pub use place::{Started, start_for, start_for_run};
 
 /// Runs `work` on one of `threads` CPU threads that share every op's work: all cores unless told otherwise. A caller that is
 /// not one of them would be woken up after every op.

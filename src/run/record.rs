@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::job::Job;
-use super::session::{LOG, peak_memory};
+use super::session::LOG;
 use crate::config::RunConfig;
 use crate::error::{IoContext, Result};
 use crate::io::atomic::write_bytes_atomically;
@@ -54,7 +54,11 @@ impl Job<'_> {
         let at = |name: &str| self.path().join(name).display().to_string();
         let lora = train.lora.as_ref();
         let table = self.config.settings().to_table();
-        let mut notes = vec![format!("Text: {}. Peak memory: {}.", self.text.summary, format_bytes(peak_memory(self.kernels)))];
+        let mut notes = vec![format!("Text: {}. Peak memory: {}.", self.text.summary, format_bytes(self.memory.most()))];
+        let earlier = match self.folder.earlier_devices() {
+            [] => String::new(),
+            devices => format!("; before it was continued there: {}", devices.join(", ")),
+        };
         let (coverage, uncounted) = self.coverage()?;
         notes.extend(uncounted);
         if self.config.eval.control {
@@ -85,7 +89,7 @@ impl Job<'_> {
             origin: Origin {
                 command: self.command.to_string(),
                 version: format!("ltrain {}", env!("CARGO_PKG_VERSION")),
-                device: format!("{}, {} threads", self.place, rayon::current_num_threads()),
+                device: format!("{}, {} threads{earlier}", self.place, rayon::current_num_threads()),
                 date: clock::iso(clock::now()),
                 seed: train.seed,
             },

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::base::Base;
+use super::error::RunError;
+use super::memory::Memory;
 use super::text::Rows;
 use super::ui::{Bar, Ui, bar_message, step_line};
 use crate::backend::Kernels;
@@ -45,6 +47,8 @@ pub struct Session<'a> {
     pub ui: Ui,
     /// Raised by a signal.
     pub stop: &'a Arc<AtomicBool>,
+    /// The run's memory.
+    pub memory: &'a Memory<'a>,
 }
 
 /// A validation loss of the current state, when evaluation during training was asked for.
@@ -52,7 +56,9 @@ pub type Validate<'a> = dyn FnMut(&mut State) -> Result<Option<f64>> + 'a;
 
 /// Everything that is told about steps.
 struct Logs<'a> {
-    kernels: &'a dyn Kernels,
+    memory: &'a Memory<'a>,
+    /// Most memory of the steps so far.
+    peak: u64,
     log: TrainerLog,
     events: EventWriter,
     every: Option<u64>,
@@ -73,6 +79,7 @@ impl Logs<'_> {
     }
 
     fn step(&mut self, report: &StepReport, ui: Ui, bar: &Bar) -> Result<()> {
+        self.peak = self.peak.max(self.memory.part());
         self.seconds += report.seconds;
         self.tokens += report.tokens;
         self.recent.push_back((report.tokens, report.seconds));
@@ -95,7 +102,7 @@ impl Logs<'_> {
             grad_norm: report.grad_norm,
             lr: report.lr,
             tokens_per_second: rate,
-            memory_bytes: peak_memory(self.kernels),
+            memory_bytes: self.peak,
             seconds: self.seconds,
             epoch,
             total_tokens: self.tokens,
@@ -113,17 +120,6 @@ impl Logs<'_> {
         }
         Ok(())
     }
-}
-
-/// Most memory that was in use at once: the device's, or this process's where there is none; 0 where the system does not say.
-pub fn peak_memory(kernels: &dyn Kernels) -> u64 {
-    if let Some(usage) = kernels.usage() {
-        return usage.peak();
-    }
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
-    kib.map_or(0, |k| k * 1024)
 }
 
 impl Session<'_> {
@@ -159,7 +155,14 @@ impl Session<'_> {
     }
 
     /// Trains to the end or to a signal. `main` is the run's own training, to which `--resume PATH` applies.
+    ///
+    /// # Errors
+    /// Whatever ends it; a device that failed and a loss that diverged name the checkpoint to go back to.
     pub fn run(&self, kernels: &dyn Kernels, main: bool, validate: &mut Validate) -> Result<(State, Outcome)> {
+        self.train(kernels, main, validate).map_err(|e| self.with_last_checkpoint(e))
+    }
+
+    fn train(&self, kernels: &dyn Kernels, main: bool, validate: &mut Validate) -> Result<(State, Outcome)> {
         std::fs::create_dir_all(self.folder).context("create", self.folder)?;
         let mut state = self.fresh(kernels)?;
         let mut seconds = 0.0;
@@ -179,7 +182,8 @@ impl Session<'_> {
         };
         let events = EventWriter::resume(&self.events_dir(), state.step)?;
         let mut logs = Logs {
-            kernels,
+            memory: self.memory,
+            peak: 0,
             log,
             events,
             every: config.output.log_every,
@@ -219,11 +223,13 @@ impl Session<'_> {
                 logs.events.scalar("eval/loss", report.step, loss)?;
                 bar.say(self.ui, &format!("step {} | validation loss {loss:.4}", report.step));
             }
+            // What came between is no step's.
+            self.memory.part();
             Ok(())
         };
-        let outcome = train::train(kernels, &mut state, &loop_config, &mut next, self.stop, &mut after_step);
+        self.memory.part();
+        let outcome = train::train(kernels, &mut state, &loop_config, &mut next, self.stop, &mut after_step)?;
         let seconds = logs.seconds;
-        let outcome = outcome.map_err(|e| self.with_last_checkpoint(e))?;
         if state.step > first {
             self.save(&state, seconds)?;
         }
@@ -243,13 +249,15 @@ impl Session<'_> {
         checkpoint::save(self.folder, state, &context, self.config.output.keep).map(drop)
     }
 
-    /// A diverged run names the checkpoint it can go back to.
+    /// Adds the checkpoint that the run can go back to.
     fn with_last_checkpoint(&self, error: Error) -> Error {
-        match (error, checkpoint::newest(self.folder)) {
-            (Error::Train(TrainError::Diverged { first, count, last_good, parameter, .. }), Ok((Some(path), _))) => {
-                TrainError::Diverged { first, count, last_good, parameter, saved: vec![path] }.into()
+        let newest = || checkpoint::newest(self.folder).ok().and_then(|(path, _)| path);
+        match error {
+            Error::Train(TrainError::Diverged { first, count, last_good, parameter, .. }) => {
+                TrainError::Diverged { first, count, last_good, parameter, saved: newest().into_iter().collect() }.into()
             }
-            (error, _) => error,
+            Error::Fault(fault) => RunError::Interrupted { fault: Box::new(fault), saved: newest() }.into(),
+            error => error,
         }
     }
 }

@@ -36,14 +36,15 @@ impl Runs {
         self.0.path().join(name)
     }
 
-    fn config(&self, out: &str) -> RunConfig {
+    fn config(&self, out: &str, more: &str) -> RunConfig {
         let words = [
             format!("init={}", self.at("model.json").display()),
             format!("tokenizer={}/assets/tiny", env!("CARGO_MANIFEST_DIR")),
             format!("out={}", self.at(out).display()),
             format!("cache={}", self.at("cache").display()),
             "data=synthetic:facts-64 seq_len=32 micro_batch=1 accum=1 steps=6 save_every=2 warmup=1".into(),
-            "schedule=constant eval=none progress=quiet".into(),
+            "schedule=constant progress=quiet".into(),
+            more.into(),
         ];
         let words: Vec<String> = words.iter().flat_map(|w| w.split(' ')).map(str::to_owned).collect();
         let settings = Settings::assigned(&words).unwrap();
@@ -52,8 +53,16 @@ impl Runs {
 
     /// Trains on the driver's device.
     fn train(&self, driver: &Driver, out: &str, limit: u64) -> ltrain::Result<Ending> {
+        self.train_with(driver, out, limit, "eval=none")
+    }
+
+    fn train_with(&self, driver: &Driver, out: &str, limit: u64, more: &str) -> ltrain::Result<Ending> {
         let device = Device::new(driver.open(KERNELS, Launches::Queued).unwrap(), limit);
-        run::train(&self.config(out), &Place::Gpu(usable()), &device, "a test")
+        run::train(&self.config(out, more), &Place::Gpu(usable()), &device, "a test")
+    }
+
+    fn json(&self, file: &str) -> serde_json::Value {
+        serde_json::from_str(&fs::read_to_string(self.at(file)).unwrap()).unwrap()
     }
 
     fn weights(&self, out: &str) -> Vec<u8> {
@@ -88,6 +97,7 @@ fn a_device_that_fails_in_mid_run_costs_no_more_than_the_steps_since_the_last_ch
         assert_eq!(error.explain().exit_code(), 5);
         let step = saved(&runs.at(call));
         assert!((2..6).contains(&step), "{call}: stopped after step {step}");
+        assert!(text.contains(&format!("{call}/checkpoint-{step} is the newest")), "{text}");
 
         driver.reset();
         assert_eq!(runs.train(&driver, call, u64::MAX).unwrap(), Ending::Finished);
@@ -99,10 +109,39 @@ fn a_device_that_fails_in_mid_run_costs_no_more_than_the_steps_since_the_last_ch
 fn a_run_that_does_not_fit_is_refused_before_anything_is_read() {
     let driver = Driver::new();
     let runs = Runs::new();
-    let error = runs.train(&driver, "run", 100_000).unwrap_err();
+    fs::write(runs.at("book.txt"), "a text that nobody reads ".repeat(200)).unwrap();
+    let text = format!("data={} eval=none", runs.at("book.txt").display());
+    let error = runs.train_with(&driver, "run", 100_000, &text).unwrap_err();
     assert!(matches!(error, Error::Memory(_)), "{}", Shown(&error));
     assert_eq!(error.explain().exit_code(), 4);
     assert_eq!(driver.calls("cuMemAllocAsync"), 0);
+    assert!(!runs.at("run").exists() && !runs.at("cache").exists(), "nothing was made");
+}
+
+#[test]
+fn steps_log_the_memory_of_training_and_the_report_has_the_most() {
+    let driver = Driver::new();
+    let runs = Runs::new();
+    // Rows of 32 tokens train; 512 are measured, before, in between and after.
+    for (out, more) in [("plain", "eval=none"), ("measured", "eval=ppl eval_at=512 eval_every=1")] {
+        assert_eq!(runs.train_with(&driver, out, u64::MAX, more).unwrap(), Ending::Finished);
+    }
+    let logged = |out: &str| {
+        let log = fs::read_to_string(runs.at(out).join("trainer_log.jsonl")).unwrap();
+        let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.filter_map(|line| line["vram_peak_gib"].as_f64()).collect::<Vec<_>>()
+    };
+    let plain = logged("plain");
+    assert!(plain.iter().all(|&gib| gib > 0.0), "{plain:?}");
+    assert_eq!(logged("measured"), plain);
+    let most = |out: &str| {
+        let report = runs.json(&format!("{out}/report.json"));
+        let note = report["notes"][0].as_str().unwrap().to_owned();
+        note.split("Peak memory: ").nth(1).unwrap().to_owned()
+    };
+    assert_ne!(most("measured"), most("plain"));
+    assert_eq!(runs.json("measured/eval/before.json")["device"], "NVIDIA Imaginary");
+    assert_eq!(runs.json("measured/run.json")["devices"], serde_json::json!(["NVIDIA Imaginary"]));
 }
 
 #[test]
@@ -125,7 +164,10 @@ fn memory_that_runs_out_anywhere_says_what_holds_it_and_leaves_checkpoints_alone
         let error = runs.train(&driver, out, u64::MAX).unwrap_err();
         let text = Shown(&error).to_string();
         assert!(text.starts_with("error[E402]: out of GPU memory") && text.contains(held), "{out}: {text}");
-        assert!(text.contains("driver: CUDA_ERROR_OUT_OF_MEMORY") && text.contains("\n  help: "), "{out}: {text}");
+        assert!(
+            text.contains("driver: CUDA_ERROR_OUT_OF_MEMORY") && text.contains("help: train on shorter rows"),
+            "{out}: {text}"
+        );
         assert_eq!(error.explain().exit_code(), 4);
         assert!(saved(&runs.at(out)) >= least, "{out}");
 

@@ -123,6 +123,7 @@ fn eval(name: &str, role: Role, rope: &str, ppl: [f64; 5], found: [f64; 4], slop
         name: name.into(),
         role,
         rope: rope.into(),
+        device: "NVIDIA Imaginary".into(),
         perplexity: perplexity.collect(),
         buckets: (0..16).map(bucket).collect(),
         passkey: Some(Grid {
