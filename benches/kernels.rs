@@ -20,6 +20,7 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse().ours;
-    let done = run::on_threads(args.device.threads, || run::bench(&args));
+    let measure = |(place, kernels): run::Started| run::on_threads(args.device.threads, || run::bench(&args, &place, &*kernels));
+    let done = run::start_for(&args.device).and_then(measure);
     done.map_or_else(|error| (eprintln!("{}", Shown(&error)), ExitCode::FAILURE).1, |_| ExitCode::SUCCESS)
 }

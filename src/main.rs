@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use ltrain::backend::{self, gpu};
-use ltrain::cli::{self, Cli, Command, ConfigCommand};
+use ltrain::backend::Kernels;
+use ltrain::backend::gpu::Place;
+use ltrain::cli::{self, Cli, Command, ConfigCommand, DeviceArgs};
 use ltrain::config::{ModelInfo, RunConfig, Settings};
 use ltrain::doctor;
 use ltrain::error::{Explain, IoError, Shown};
@@ -32,15 +33,15 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> ltrain::Result<Ending> {
     match command {
-        Command::Eval(args) => run::on_threads(args.device.threads, || run::eval(&args)),
-        Command::Generate(args) => run::on_threads(args.device.threads, || run::generate(&args)),
+        Command::Eval(args) => on_device(&args.device, |place, kernels| run::eval(&args, place, kernels)),
+        Command::Generate(args) => on_device(&args.device, |place, kernels| run::generate(&args, place, kernels)),
         Command::Merge(args) => run::on_threads(None, || run::merge(&args)),
         Command::Plan(args) => run::plan(&resolved(&args.gather()?)?).map(finished),
         Command::Doctor(args) => {
             let (page, verdict) = doctor::page(&args);
             print(&page).and(verdict).map(finished)
         }
-        Command::Bench(args) => run::on_threads(args.device.threads, || run::bench(&args)),
+        Command::Bench(args) => on_device(&args.device, |place, kernels| run::bench(&args, place, kernels)),
         Command::Config(ConfigCommand::Dump(args)) => print(&dump(&args.gather()?)?).map(finished),
         Command::Config(ConfigCommand::Check(args)) => resolved(&args.gather()?).map(drop).map(finished),
         Command::Completions { shell } => {
@@ -51,10 +52,17 @@ fn dispatch(command: Command) -> ltrain::Result<Ending> {
     }
 }
 
+fn on_device(
+    args: &DeviceArgs,
+    work: impl FnOnce(&Place, &dyn Kernels) -> ltrain::Result<Ending> + Send,
+) -> ltrain::Result<Ending> {
+    let (place, kernels) = run::start_for(args)?;
+    run::on_threads(args.threads, || work(&place, &*kernels))
+}
+
 /// Looks for the device first: nothing is read in vain when it is missing.
 fn train_on(config: &RunConfig) -> ltrain::Result<Ending> {
-    let place = gpu::select(config.train.gpus)?;
-    let kernels = backend::open(&place, config.train.mem_limit)?;
+    let (place, kernels) = run::start_for_run(config)?;
     let command: Vec<_> = std::env::args().collect();
     run::on_threads(config.train.threads, || run::train(config, &place, &*kernels, &command.join(" ")))
 }

@@ -10,18 +10,22 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
+use clap::Parser as _;
 use common::backends::{devices, emulated};
 use common::{builtin, fixtures};
 use ltrain::backend::device::{KERNELS, Kernel, Launcher, Memory, Purpose};
+use ltrain::backend::gpu::Place;
 use ltrain::backend::selftest::self_test;
 use ltrain::backend::{Cpu, Device, Emu, EmuMode, Kernels, Meta};
 use ltrain::checkpoint::{self, Context};
+use ltrain::cli::{Cli, Command};
 use ltrain::data::synthetic::STAGES;
 use ltrain::data::{Attend, Batch, SyntheticBuilder};
 use ltrain::io::ModelDir;
 use ltrain::model::{Arch, Llama, LoraConfig, LoraTarget, ModelConfig, Recompute, RopeConfig, RopeScaling};
 use ltrain::optim::{AdamW, AdamWConfig, Schedule, Shape};
 use ltrain::positions::{self, MethodArgs};
+use ltrain::run::{self, Ending};
 use ltrain::train::{self, LoopConfig, OnNan, Outcome, State, TrainMode};
 
 /// Two layers in every extent's own size, context 32.
@@ -195,7 +199,7 @@ fn the_counting_device_counts_what_a_real_one_uses() {
 #[derive(Debug)]
 struct Recorded {
     emu: Emu,
-    launched: Mutex<BTreeSet<&'static str>>,
+    launched: Arc<Mutex<BTreeSet<&'static str>>>,
 }
 
 impl Memory for Recorded {
@@ -233,18 +237,32 @@ const TESTS: [&str; 4] = ["bugs", "bugs_hopper", "words", "words_hopper"];
 
 #[test]
 fn the_self_test_runs_every_kernel() {
-    let recorded = Recorded { emu: Emu::new(EmuMode::Eager), launched: Mutex::default() };
-    let device = Device::new(recorded, u64::MAX);
+    let launched = Arc::<Mutex<_>>::default();
+    let device = Device::new(Recorded { emu: Emu::new(EmuMode::Eager), launched: Arc::clone(&launched) }, u64::MAX);
     let checks = self_test(&device).unwrap();
     let wrong: Vec<_> = checks.iter().filter(|check| !check.passed()).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
     let all = KERNELS.iter().filter(|k| !TESTS.contains(&k.file)).map(|k| k.name).collect::<BTreeSet<_>>();
-    assert_eq!(*device.launcher().inner().launched.lock().unwrap(), all);
+    assert_eq!(*launched.lock().unwrap(), all);
+}
+
+#[test]
+fn two_models_are_compared_in_the_memory_of_one() {
+    let peak = |words: &[&str], limit: u64| {
+        let device = Device::new(Emu::new(EmuMode::Eager), limit);
+        let words = ["ltrain", "eval", "builtin:tiny", "--at", "48", "--tasks", "ppl", "--windows", "1"].iter().chain(words);
+        let Some(Command::Eval(args)) = Cli::try_parse_from(words).unwrap().command else { panic!("not eval") };
+        let place = Place::Cpu { reason: "a test".into() };
+        assert_eq!(run::eval(&args, &place, &device).unwrap(), Ending::Finished);
+        device.launcher().usage().peak()
+    };
+    let one = peak(&[], u64::MAX);
+    assert_eq!(peak(&["--against", "builtin:tiny"], one), one);
 }
 
 #[test]
 fn a_device_that_is_full_says_so_and_keeps_working() {
-    let device = Device::new(ltrain::backend::Emu::new(EmuMode::Eager), 300_000);
+    let device = Device::new(Emu::new(EmuMode::Eager), 300_000);
     let mut model = Llama::init(config(), 3).unwrap();
     train::prepare(&mut model, TrainMode::Lora, Some(&lora()), 7).unwrap();
     model.place(&device).unwrap();

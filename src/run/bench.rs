@@ -1,7 +1,8 @@
 //! `ltrain bench`.
 
 use super::Ending;
-use super::commands::{device, print};
+use super::commands::print;
+use crate::backend::Kernels;
 use crate::backend::gpu::Place;
 use crate::bench::{self, Plan};
 use crate::cli::BenchArgs;
@@ -19,12 +20,11 @@ const MODELS: [&[Shapes]; 2] = [&[Shapes::Llama8b, Shapes::Llama1b], &[Shapes::T
 ///
 /// # Errors
 /// [`Unmeasured`](bench::Unmeasured) when a kernel is wrong, after all others were measured.
-pub fn bench(args: &BenchArgs) -> Result<Ending> {
+pub fn bench(args: &BenchArgs, place: &Place, kernels: &dyn Kernels) -> Result<Ending> {
     if let Some(word) = args.only.iter().find(|word| bench::names(&[(*word).clone()]).is_empty()) {
         let problem = Problem::new("only", format!("expected the beginning of an op's name, got {word:?}"));
         return Err(ConfigError::Problems(vec![problem.help(bench::names(&[]).join(", "))]).into());
     }
-    let (place, kernels) = device(&args.device)?;
     let kind = usize::from(matches!(place, Place::Cpu { .. }));
     let free = match kernels.usage() {
         Some(usage) => usage.limit - usage.used.iter().sum::<u64>(),
@@ -39,7 +39,7 @@ pub fn bench(args: &BenchArgs) -> Result<Ending> {
         limit: free,
         json: args.json.clone(),
     };
-    let rows = bench::run(&*kernels, &place.to_string(), &plan, &mut |line| print(line))?;
+    let rows = bench::run(kernels, &place.to_string(), &plan, &mut |line| print(line))?;
     bench::verdict(&rows)?;
     Ok(Ending::Finished)
 }

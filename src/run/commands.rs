@@ -7,17 +7,18 @@ use std::path::Path;
 use super::Ending;
 use super::base::{Base, adapt, load_on, open_dir};
 use super::job::{colour, human_count, stop_flag};
-use super::measure::questions;
+use super::measure::{Measure, questions};
 use super::text;
 use super::ui::Ui;
-use crate::backend::gpu::{self, Gpus, Place};
-use crate::backend::{self, Device, Kernels, Meta};
-use crate::cli::{DeviceArgs, EvalArgs, GenerateArgs, MergeArgs};
+use crate::backend::gpu::Place;
+use crate::backend::{Device, Kernels, Meta};
+use crate::cli::{EvalArgs, GenerateArgs, MergeArgs};
 use crate::config::choices::{Progress, Task};
 use crate::config::text::{List, ModelSource};
 use crate::config::{ConfigError, Problem, RunConfig};
+use crate::data::Encode;
 use crate::error::{IoError, Result};
-use crate::eval::{EvalPlan, EvalProgress, Evaluation, PasskeyPlan, Subject};
+use crate::eval::{EvalPlan, PasskeyPlan, Subject};
 use crate::generate::{Sampler, TextStream, generate as continue_text};
 use crate::io::atomic::{Existing, write_bytes_atomically};
 use crate::io::hf_config::read_config;
@@ -26,26 +27,15 @@ use crate::io::{Export, ModelDir, write_model_dir};
 use crate::model::rope::RopeKind;
 use crate::model::{Llama, ModelConfig, RopeConfig};
 use crate::plan::MemoryPlan;
-use crate::report::record::{EvalRecord, Role};
+use crate::report::record::Role;
 use crate::report::table::Comparison;
-use crate::units::{format_bytes, format_count, format_length};
+use crate::units::{format_bytes, format_length};
 
 /// Writes to stdout without the panic of `print!` when the reader is gone.
 pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     written.map_err(|source| IoError { action: "write", path: "standard output".into(), source }.into())
-}
-
-/// The place that a command asks for, and its backend.
-pub(super) fn device(args: &DeviceArgs) -> Result<(Place, Box<dyn Kernels>)> {
-    if args.gpus == Gpus::Count(0) && args.mem_limit.is_some() {
-        let problem = Problem::new("mem_limit", "has an effect only with --gpus 1").help("leave out one of them");
-        return Err(ConfigError::Problems(vec![problem]).into());
-    }
-    let place = gpu::select(args.gpus)?;
-    let kernels = backend::open(&place, args.mem_limit.map(|size| size.0))?;
-    Ok((place, kernels))
 }
 
 /// A model with its adapter on, on a backend.
@@ -63,92 +53,63 @@ fn rotation(config: &ModelConfig, kind: RopeKind, longest: usize) -> Result<Rope
     Ok(extended.map_err(|e| ConfigError::Problems(vec![Problem::from_error(&e)]))?)
 }
 
-/// `ltrain eval`.
-pub fn eval(args: &EvalArgs) -> Result<Ending> {
+/// The text that a model is measured on.
+fn eval_text(args: &EvalArgs, base: &Base, longest: usize) -> Result<Vec<Vec<u32>>> {
+    match &args.data {
+        _ if !args.tasks.0.contains(&Task::Ppl) => Ok(Vec::new()),
+        Some(path) => text::eval_file(path, &args.columns, &base.tokenizer),
+        None if base.tokenizer.identity() == crate::data::synthetic::tokenizer_identity() => text::synthetic_eval(longest),
+        None => {
+            let problem = Problem::new("data", "perplexity needs text").help("add --data FILE, or measure --tasks passkey alone");
+            Err(ConfigError::Problems(vec![problem]).into())
+        }
+    }
+}
+
+/// `ltrain eval`, on a device.
+pub fn eval(args: &EvalArgs, place: &Place, kernels: &dyn Kernels) -> Result<Ending> {
     let stop = stop_flag();
-    let (place, kernels) = device(&args.device)?;
+    let ui = Ui::new(Progress::Auto);
+    ui.say(&format!("device  {place}"));
     let base = Base::open(&args.model, args.tokenizer.as_deref())?;
-    let mut model = adapted(&base.dir, args.adapter.as_deref(), &*kernels)?;
-    let context = model.config.context;
-    let mut other = match &args.against {
-        Some(source) => Some((source, load_on(&open_dir(source)?, &*kernels)?)),
+    let model = adapted(&base.dir, args.adapter.as_deref(), kernels)?;
+    let config = model.config.clone();
+    let against = match &args.against {
+        Some(source) => Some((source, open_dir(source)?)),
         None => None,
     };
     // What counts as short is up to the model that was extended.
-    let short = other.as_ref().map_or(context, |(_, other)| other.config.context);
+    let short = against.as_ref().map_or(config.context, |(_, dir)| dir.config().context);
     let lengths: Vec<usize> = match &args.at {
         Some(List(lengths)) => lengths.iter().map(|l| l.0).collect(),
-        None => BTreeSet::from([short, context / 4, context / 2, context]).into_iter().collect(),
+        None => BTreeSet::from([short, config.context / 4, config.context / 2, config.context]).into_iter().collect(),
     };
-    let longest = lengths.iter().copied().max().unwrap_or(context);
-    let List(tasks) = &args.tasks;
-    let docs = match (&args.data, tasks.contains(&Task::Ppl)) {
-        (_, false) => Vec::new(),
-        (Some(path), true) => text::eval_file(path, &args.columns, &base.tokenizer)?,
-        (None, true) if base.tokenizer.hash().to_hex().to_string() == crate::data::synthetic::tokenizer_identity() => {
-            text::synthetic_eval(longest)?
-        }
-        (None, true) => {
-            let problem = Problem::new("data", "perplexity needs text").help("add --data FILE, or measure --tasks passkey alone");
-            return Err(ConfigError::Problems(vec![problem]).into());
-        }
-    };
-    let docs: Vec<&[u32]> = docs.iter().map(Vec::as_slice).collect();
+    let longest = lengths.iter().copied().max().unwrap_or(config.context);
+    let docs = eval_text(args, &base, longest)?;
     let questions = questions(&base)?;
-    let passkey = tasks.contains(&Task::Passkey).then(|| PasskeyPlan {
+    let passkey = args.tasks.0.contains(&Task::Passkey).then(|| PasskeyPlan {
         samples: args.passkey_samples,
         seed: args.seed,
         ..PasskeyPlan::new(questions.as_ref(), lengths.clone())
     });
     let plan = EvalPlan { lengths, windows: args.windows, stride: args.stride.map(|s| s.0), passkey };
-    let ui = Ui::new(Progress::Auto);
-    ui.say(&format!("device  {place}"));
-    let evaluation = Evaluation { kernels: &*kernels, plan: &plan, docs: &docs, stop: &stop };
-    let mut records: Vec<EvalRecord> = Vec::new();
-    let name = |source: &ModelSource| source.to_string();
+    let docs = docs.iter().map(Vec::as_slice).collect();
+    let measure = Measure { kernels, plan, docs, stop: &stop, ui, device: place.name() };
 
-    let mut subjects = Vec::new();
-    match &args.rope {
-        None => subjects.push(Subject { name: name(&args.model), role: Role::Other, rope: model.config.rope.clone() }),
+    let subject = |name: String, role, rope: &RopeConfig| Subject { name, role, rope: rope.clone() };
+    let subjects = match &args.rope {
+        None => vec![subject(args.model.to_string(), Role::Other, &config.rope)],
         Some(List(kinds)) => {
-            for &kind in kinds {
-                let rope = rotation(&model.config, kind, longest)?;
-                subjects.push(Subject { name: format!("{} · {rope}", name(&args.model)), role: Role::Other, rope });
-            }
+            let ropes = kinds.iter().map(|&kind| rotation(&config, kind, longest)).collect::<Result<Vec<_>>>()?;
+            ropes.iter().map(|rope| subject(format!("{} · {rope}", args.model), Role::Other, rope)).collect()
         }
-    }
-    let mut measure = |model: &mut Llama, subject: &Subject| -> Result<bool> {
-        let bar = ui.bar(&subject.name, 1);
-        let record = evaluation.run(model, subject, &mut |news| match news {
-            EvalProgress::Tokens { done, total } => bar.at(done, total, format!("{} tokens", format_count(done))),
-            EvalProgress::TextTooShort { length, longest } => {
-                bar.say(
-                    ui,
-                    &format!(
-                        "skipped perplexity at {}: the longest text has {} tokens",
-                        format_length(length),
-                        format_count(longest as u64)
-                    ),
-                );
-            }
-            EvalProgress::PromptTooLong { length, needs } => {
-                bar.say(ui, &format!("skipped passkey at {}: a question takes {needs} tokens", format_length(length)));
-            }
-        })?;
-        let done = record.is_some();
-        records.extend(record);
-        Ok(done)
     };
-    if let Some((against, other)) = &mut other {
-        let rope = other.config.rope.clone();
-        if !measure(other, &Subject { name: name(against), role: Role::Before, rope })? {
-            return Ok(Ending::Stopped);
-        }
-    }
-    for subject in &subjects {
-        if !measure(&mut model, subject)? {
-            return Ok(Ending::Stopped);
-        }
+    // It is gone before the other one comes: there may be no room for two.
+    let Some(mut records) = measure.run_all(model, &subjects)? else { return Ok(Ending::Stopped) };
+    if let Some((source, dir)) = &against {
+        let subject = subject(source.to_string(), Role::Before, &dir.config().rope);
+        let Some(before) = measure.run_all(load_on(dir, kernels)?, &[subject])? else { return Ok(Ending::Stopped) };
+        records.splice(..0, before);
     }
     print(&format!("{}\n", Comparison::new(&records, short).terminal(colour())))?;
     if let Some(path) = &args.json {
@@ -158,12 +119,13 @@ pub fn eval(args: &EvalArgs) -> Result<Ending> {
     Ok(Ending::Finished)
 }
 
-/// `ltrain generate`.
-pub fn generate(args: &GenerateArgs) -> Result<Ending> {
+/// `ltrain generate`, on a device.
+pub fn generate(args: &GenerateArgs, place: &Place, kernels: &dyn Kernels) -> Result<Ending> {
     let stop = stop_flag();
-    let (_, kernels) = device(&args.device)?;
+    // Not among the text, which is stdout's.
+    Ui::new(Progress::Auto).say(&format!("device  {place}"));
     let base = Base::open(&args.model, args.tokenizer.as_deref())?;
-    let model = adapted(&base.dir, args.adapter.as_deref(), &*kernels)?;
+    let model = adapted(&base.dir, args.adapter.as_deref(), kernels)?;
     let mut prompt: Vec<u32> = base.tokenizer.bos().into_iter().collect();
     prompt.extend(base.tokenizer.encode(&args.prompt)?);
     let sampler = Sampler { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
@@ -177,7 +139,7 @@ pub fn generate(args: &GenerateArgs) -> Result<Ending> {
         failed = failed.take().or(shown.err());
         go_on
     };
-    continue_text(&*kernels, &model, &prompt, args.tokens, &sampler, base.tokenizer.stops(), &mut show)?;
+    continue_text(kernels, &model, &prompt, args.tokens, &sampler, base.tokenizer.stops(), &mut show)?;
     if let Some(error) = failed {
         return Err(error);
     }

@@ -55,6 +55,36 @@ fn doctor_gives_the_reason_and_succeeds() {
     }
 }
 
+/// The toolkit's library for linking has the driver's functions, which all return error 34, and the driver's own name inside.
+#[test]
+fn a_stub_that_hides_the_driver_is_found_before_anything_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let [stubs, driver] = ["stubs", "driver"].map(|name| dir.path().join(name));
+    [&stubs, &driver].into_iter().for_each(|folder| std::fs::create_dir(folder).unwrap());
+    std::fs::write(stubs.join("stub.cpp"), "extern \"C\" int cuInit(unsigned) { return 34; }").unwrap();
+    fake::compile(&stubs, "libcuda.so", "libcuda.so.1", &["stub.cpp"]);
+    fake::compile(&driver, "libcuda.so.1", "libcuda.so.1", &[fake::SOURCE]);
+    let both = format!("{}:{}", stubs.display(), driver.display());
+    let text = stderr(&ltrain("--gpus 1", &[("LD_LIBRARY_PATH", &both)]));
+    assert!(text.starts_with("error[E501]") && text.contains("CUDA_ERROR_STUB_LIBRARY"), "{text}");
+    assert!(text.contains("take the toolkit's stubs folder (…/lib64/stubs) out of LD_LIBRARY_PATH"), "{text}");
+    let table = ltrain("doctor", &[("LD_LIBRARY_PATH", &both)]).stdout;
+    let table = String::from_utf8(table).unwrap();
+    assert!(table.contains("device  ") && table.contains("CUDA_ERROR_STUB_LIBRARY") && !table.contains("Imaginary"), "{table}");
+}
+
+#[test]
+fn what_is_said_of_a_gpu_that_is_not_used_goes_to_stderr_for_every_command() {
+    let words = "builtin:tiny -p Once -n 1 --gpus auto --mem-limit 1g";
+    let output = ltrain(&format!("generate {words}"), &[("FAKE_INIT", "100")]);
+    let text = stderr(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("--mem-limit has no effect: this is the CPU"), "{text}");
+    assert!(text.contains("device  cpu (the CUDA driver shows no device"), "{text}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(stdout.starts_with("Once") && !stdout.contains("device"), "{stdout}");
+}
+
 #[test]
 fn a_good_gpu_and_no_kernels_for_it_ask_for_another_build() {
     let output = ltrain("--gpus 1", &[]);
