@@ -206,20 +206,24 @@ impl Memory for Recorded {
     fn alloc(&self, bytes: usize, purpose: Purpose) -> ltrain::Result<u64> {
         self.emu.alloc(bytes, purpose)
     }
-    // SAFETY of these: the caller's promises are passed on.
     unsafe fn free(&self, address: u64, bytes: usize, purpose: Purpose) {
+        // SAFETY: the caller's promise is passed on.
         unsafe { self.emu.free(address, bytes, purpose) };
     }
     unsafe fn upload(&self, address: u64, bytes: &[u8]) -> ltrain::Result<()> {
+        // SAFETY: the caller's promise is passed on.
         unsafe { self.emu.upload(address, bytes) }
     }
     unsafe fn download(&self, address: u64, bytes: &mut [u8]) -> ltrain::Result<()> {
+        // SAFETY: the caller's promise is passed on.
         unsafe { self.emu.download(address, bytes) }
     }
     unsafe fn zero(&self, address: u64, bytes: usize) -> ltrain::Result<()> {
+        // SAFETY: the caller's promise is passed on.
         unsafe { self.emu.zero(address, bytes) }
     }
     unsafe fn copy(&self, to: u64, from: u64, bytes: usize) -> ltrain::Result<()> {
+        // SAFETY: the caller's promise is passed on.
         unsafe { self.emu.copy(to, from, bytes) }
     }
 }
