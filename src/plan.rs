@@ -7,9 +7,11 @@ use std::sync::atomic::AtomicBool;
 use crate::backend::device::{Bytes, Purpose};
 use crate::backend::{Device, Kernels, Meta};
 use crate::config::RunConfig;
+use crate::config::choices::Task;
+use crate::config::defaults::WINDOWS;
 use crate::data::Batch;
 use crate::error::{Explain, Explanation, Result};
-use crate::eval::rows_of_a_pass;
+use crate::eval::{Question, passkey, rows_of_a_pass};
 use crate::model::{Llama, LoraConfig, ModelConfig, Recompute};
 use crate::optim::AdamW;
 use crate::tape::Tape;
@@ -92,7 +94,9 @@ impl MemoryPlan {
         phase("optimizer".into());
         if !config.eval.tasks.is_empty() {
             let longest = config.eval.at.iter().copied().max().unwrap_or(0);
-            config.eval.at.iter().try_for_each(|&length| evaluate(&device, &llama, length))?;
+            for (&task, &length) in config.eval.tasks.iter().flat_map(|task| config.eval.at.iter().map(move |at| (task, at))) {
+                evaluate(&device, &llama, task, length, config.eval.passkey_samples)?;
+            }
             phase(format!("evaluation at {}", format_length(longest)));
         }
         Ok(plan)
@@ -147,12 +151,25 @@ impl MemoryPlan {
     }
 }
 
-/// The forward pass of perplexity at one length.
-fn evaluate(device: &dyn Kernels, model: &Llama, length: usize) -> Result<()> {
-    let row = vec![0; length];
-    let batch = Batch::contiguous(&vec![row.as_slice(); rows_of_a_pass(length)]);
-    let mut tape = Tape::inference(device);
-    model.loss(&mut tape, &batch, Recompute::Nothing, 1.0).map(drop)
+/// Tokens that the answer to a passkey's question takes, about.
+const ANSWER: usize = 8;
+
+/// The largest forward pass of a task at one length: windows of perplexity, or one depth's questions.
+fn evaluate(device: &dyn Kernels, model: &Llama, task: Task, length: usize, samples: usize) -> Result<()> {
+    let rows = |there: usize| rows_of_a_pass(length).min(there);
+    match task {
+        Task::Ppl => {
+            let row = vec![0; length];
+            let batch = Batch::contiguous(&vec![row.as_slice(); rows(WINDOWS)]);
+            let mut tape = Tape::inference(device);
+            model.loss(&mut tape, &batch, Recompute::Nothing, 1.0).map(drop)
+        }
+        Task::Passkey if length > ANSWER => {
+            let question = Question { tokens: vec![0; length - ANSWER], answer: vec![0; ANSWER], stated: 0 };
+            passkey::answers(device, model, &vec![question; rows(samples)]).map(drop)
+        }
+        Task::Passkey => Ok(()),
+    }
 }
 
 /// The same run with less at once: first what costs least, with the flags that say so.

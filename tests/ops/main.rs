@@ -1,4 +1,4 @@
-//! Every op on the CPU: its formula, its gradient by finite differences, and its refusals.
+//! Every op: its formula, its gradient by finite differences, its refusals, and that every backend in reach agrees.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,0 +1,137 @@
+//! Whole commands on a device: what they take of its memory, and what they leave on the disk.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use clap::Parser as _;
+use ltrain::backend::gpu::Place;
+use ltrain::backend::{Device, Emu, EmuMode, Kernels};
+use ltrain::cli::{Cli, Command};
+use ltrain::config::{ModelInfo, RunConfig, Settings};
+use ltrain::io::ModelDir;
+use ltrain::io::hf_config::read_config;
+use ltrain::plan::MemoryPlan;
+use ltrain::run::{self, Ending};
+use tempfile::TempDir;
+
+use crate::common::builtin;
+use crate::recorded::Recorded;
+
+const MODEL: &str = r#"{
+  "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 256, "hidden_size": 64, "intermediate_size": 96,
+  "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "hidden_act": "silu",
+  "max_position_embeddings": 64, "initializer_range": 0.05, "rms_norm_eps": 1e-05, "rope_theta": 10000.0,
+  "tie_word_embeddings": true, "bos_token_id": 0, "eos_token_id": 1, "torch_dtype": "float32"
+}"#;
+
+fn place() -> Place {
+    Place::Cpu { reason: "a test".into() }
+}
+
+/// A folder for runs.
+struct Runs(TempDir);
+
+impl Runs {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("model.json"), MODEL).unwrap();
+        Self(dir)
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn config(&self, out: &str, words: &str) -> RunConfig {
+        let places = [
+            format!("tokenizer={}", builtin().display()),
+            format!("out={}", self.at(out).display()),
+            format!("cache={}", self.at("cache").display()),
+            "seq_len=48 micro_batch=2 accum=2 steps=2 warmup=1 progress=quiet".into(),
+            words.into(),
+        ];
+        let words: Vec<String> = places.iter().flat_map(|w| w.split(' ')).map(str::to_owned).collect();
+        let settings = Settings::assigned(&words).unwrap();
+        RunConfig::resolve(&settings, &ModelInfo::read(&settings).unwrap()).unwrap()
+    }
+
+    fn train(&self, config: &RunConfig, device: &dyn Kernels) {
+        assert_eq!(run::train(config, &place(), device, "a test").unwrap(), Ending::Finished);
+    }
+
+    /// A model that training has touched, as adapters want it, in f32.
+    fn base(&self) -> PathBuf {
+        let words =
+            format!("init={} data=synthetic:facts-64 eval=none train=full export=merged", self.at("model.json").display());
+        self.train(&self.config("base", &words), &Device::new(Emu::new(EmuMode::Eager), u64::MAX));
+        self.at("base/merged")
+    }
+}
+
+/// What a run allocates at most, everything from its weights to its last evaluation, and what its plan said.
+#[test]
+fn a_run_takes_what_its_plan_says() {
+    let runs = Runs::new();
+    let base = runs.base();
+    let model = read_config(&base.join("config.json")).unwrap();
+    for (out, words) in [
+        ("lora", "train=lora rank=4 eval=none"),
+        ("kept", "train=lora rank=4 eval=none recompute=nothing"),
+        ("lora-plus", "train=lora+ rank=4 eval=none"),
+        ("full", "train=full eval=none"),
+        ("measured", "train=full eval=ppl eval_at=64,256 eval_every=1"),
+        ("asked", "train=lora rank=4 eval=ppl,passkey eval_at=512"),
+    ] {
+        let words = format!("model={} data=synthetic:facts-64 target=128 {words}", base.display());
+        let config = runs.config(out, &words);
+        let planned = MemoryPlan::of(&config, &model).unwrap().peak().total();
+        let (emulation, seen) = Recorded::new();
+        // The limit is what was planned: one byte more would be an error.
+        runs.train(&config, &Device::new(emulation, planned));
+        let taken = seen.peak.load(Ordering::Relaxed);
+        assert!(taken as f64 >= 0.98 * planned as f64, "{out}: planned {planned}, took {taken}");
+    }
+}
+
+/// What nobody trained comes out of a device as it went in, though the device had it rounded: the run's merged model is the one
+/// that `ltrain merge` makes of base and adapter, to the bit.
+#[test]
+fn a_merged_model_keeps_what_nobody_trained() {
+    let runs = Runs::new();
+    let base = runs.base();
+    for mode in ["lora", "lora+"] {
+        let words =
+            format!("model={} data=synthetic:facts-64 target=128 eval=none export=both rank=4 train={mode}", base.display());
+        runs.train(&runs.config(mode, &words), &Device::new(Emu::new(EmuMode::Eager), u64::MAX));
+        let (merged, adapter, out) = (runs.at(mode).join("merged"), runs.at(mode).join("adapter"), runs.at("again").join(mode));
+        let [model, adapter, to] = [&base, &adapter, &out].map(|path| path.to_str().unwrap());
+        let command = ["ltrain", "merge", "--model", model, "--adapter", adapter, "--out", to];
+        let Some(Command::Merge(args)) = Cli::try_parse_from(command).unwrap().command else { panic!("not merge") };
+        fs::create_dir_all(runs.at("again")).unwrap();
+        assert_eq!(run::merge(&args).unwrap(), Ending::Finished);
+
+        let [before, after] = [&base, &merged].map(|path| ModelDir::open(path).unwrap());
+        let (norm, weight) = ("model.norm.weight", "model.layers.1.self_attn.q_proj.weight");
+        let same = |name: &str| before.view(name).unwrap().bytes == after.view(name).unwrap().bytes;
+        assert_eq!((same(norm), same(weight)), (mode == "lora", false), "{mode}");
+        assert!(
+            fs::read(merged.join("model.safetensors")).unwrap() == fs::read(out.join("model.safetensors")).unwrap(),
+            "{mode}"
+        );
+    }
+}
+
+#[test]
+fn two_models_are_compared_in_the_memory_of_one() {
+    let peak = |words: &[&str], limit: u64| {
+        let device = Device::new(Emu::new(EmuMode::Eager), limit);
+        let words = ["ltrain", "eval", "builtin:tiny", "--at", "48", "--tasks", "ppl", "--windows", "1"].iter().chain(words);
+        let Some(Command::Eval(args)) = Cli::try_parse_from(words).unwrap().command else { panic!("not eval") };
+        let place = Place::Cpu { reason: "a test".into() };
+        assert_eq!(run::eval(&args, &place, &device).unwrap(), Ending::Finished);
+        device.launcher().usage().peak()
+    };
+    let one = peak(&[], u64::MAX);
+    assert_eq!(peak(&["--against", "builtin:tiny"], one), one);
+}
