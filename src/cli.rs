@@ -43,8 +43,10 @@ Examples:
   ltrain --model ./SmolLM2-135M --data ./books --positions uniform --train lora --rank 32
   ltrain config dump --target 4k > run.toml               every setting with its value
   ltrain --config run.toml --set steps=500                the same run, longer
-  ltrain plan --model ./Llama-3-8B --target 128k          does it fit?
-  ltrain eval runs/x/merged --at 4k,16k,32k               is the context really longer?
+  ltrain plan --model ./Llama-3-8B --target 128k --mem-limit 80g
+                                                          does it fit?
+  ltrain eval runs/x/merged --data ./held-out.txt --at 4k,16k,32k
+                                                          is the context really longer?
   ltrain generate runs/x/merged -p 'Once upon a time'
 
 Every option is also a key of the --config file: --seq-len 4k is seq_len = \"4k\".

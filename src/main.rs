@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use ltrain::backend::Kernels;
 use ltrain::backend::gpu::Place;
 use ltrain::cli::{self, Cli, Command, ConfigCommand, DeviceArgs};
-use ltrain::config::{ModelInfo, RunConfig, Settings};
+use ltrain::config::{ModelInfo, RunConfig, Settings, text::Source};
 use ltrain::doctor;
 use ltrain::error::{Explain, IoError, Shown};
 use ltrain::run::{self, Ending, print};
@@ -36,7 +36,7 @@ fn dispatch(command: Command) -> ltrain::Result<Ending> {
         Command::Eval(args) => on_device(&args.device, |place, kernels| run::eval(&args, place, kernels)),
         Command::Generate(args) => on_device(&args.device, |place, kernels| run::generate(&args, place, kernels)),
         Command::Merge(args) => run::on_threads(None, || run::merge(&args)),
-        Command::Plan(args) => run::plan(&resolved(&args.gather()?)?).map(finished),
+        Command::Plan(args) => run::plan(&resolved(&with_text(args.gather()?))?).map(finished),
         Command::Doctor(args) => {
             let (page, verdict) = doctor::page(&args);
             print(&page).and(verdict).map(finished)
@@ -69,6 +69,12 @@ fn train_on(config: &RunConfig) -> ltrain::Result<Ending> {
 
 fn resolved(settings: &Settings) -> ltrain::Result<RunConfig> {
     Ok(RunConfig::resolve(settings, &ModelInfo::read(settings)?)?)
+}
+
+/// For a plan, which reads no text: any name will do where none is given.
+fn with_text(settings: Settings) -> Settings {
+    let data = settings.data.or_else(|| Some(vec![Source::Path("text".into())]));
+    Settings { data, ..settings }
 }
 
 /// The effective settings.

@@ -62,12 +62,12 @@ pub struct RunText {
     pub hash: String,
 }
 
-/// Tokens of the synthetic documents that the built-in model is measured on.
+/// Synthetic documents that the built-in model is measured on: as long as the longest length, where no stage is.
 fn long_stage(longest: usize) -> Stage {
-    let mut stages: Vec<Stage> = STAGES.into_iter().filter(|s| s.name.starts_with("long-")).collect();
-    stages.sort_by_key(|s| s.length);
-    let fitting = stages.iter().find(|s| s.length >= longest).or(stages.last());
-    *fitting.expect("synthetic: there is a long stage")
+    let long = STAGES.into_iter().filter(|s| s.name.starts_with("long-"));
+    let longest_stage = long.clone().max_by_key(|s| s.length).expect("synthetic: there is a long stage");
+    let fitting = long.filter(|s| s.length >= longest).min_by_key(|s| s.length);
+    fitting.unwrap_or(Stage { length: longest, ..longest_stage })
 }
 
 /// Documents of the evaluation: enough for three windows of the longest length.

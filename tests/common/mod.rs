@@ -15,9 +15,10 @@ pub fn fixtures() -> PathBuf {
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"), PathBuf::from)
 }
 
-/// The folder of the built-in model, two above the fixtures'.
+/// The folder of the built-in model: the repository's, or, where there is none, the one packed beside the fixtures.
 pub fn builtin() -> PathBuf {
-    fixtures().join("../../assets/tiny")
+    let repository = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("assets/tiny");
+    if repository.exists() { repository } else { fixtures().join("../../assets/tiny") }
 }
 
 /// How far `got` is from `want` in the Frobenius norm, by that of `want`. NaN is an error.

@@ -29,7 +29,8 @@ const MODELS: [&str; 10] = [
 ];
 
 fn fixture(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
+    let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    std::env::var_os("LTRAIN_FIXTURES").map_or_else(own, PathBuf::from).join(path)
 }
 
 fn model(name: &str) -> PathBuf {
