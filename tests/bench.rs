@@ -99,25 +99,42 @@ fn a_wrong_op_is_not_timed_and_the_others_are() {
 }
 
 #[test]
-fn what_fails_tells_why_and_what_is_refused_says_nothing_against_the_device() {
-    let fails = || Err(Fault::Launch { kernel: "swiglu_fwd", grid: [1, 1, 1], reason: "CUDA_ERROR_TEST (words)".into() }.into());
+fn a_device_that_stops_ends_the_table_and_a_refusal_says_nothing_against_it() {
+    let stops = || Err(Fault::Launch { kernel: "swiglu_fwd", grid: [1, 1, 1], reason: "CUDA_ERROR_TEST (words)".into() }.into());
     let unfit = || Err(Fault::Unfit { kernel: "swiglu_fwd", reason: "swiglu.cu is not compiled for sm_00".into() }.into());
     let cases: [(Instead, _, _, _); 2] = [
-        (fails, "E505", "FAILED: the GPU kernel swiglu_fwd failed on a grid of 1×1×1; driver: CUDA_ERROR_TEST (words)", true),
+        (
+            stops,
+            "error[E504]: 1 of 3 ",
+            "FAILED: the GPU kernel swiglu_fwd failed on a grid of 1×1×1; driver: CUDA_ERROR_TEST (words)",
+            "measure the other ops with --only",
+        ),
         (
             unfit,
-            "E503",
+            "error[E503]: 1 of 4 ",
             "refused: the GPU kernel swiglu_fwd does not run on this GPU; swiglu.cu is not compiled for sm_00",
-            false,
+            "choose others with --shapes",
         ),
     ];
-    for (launch, code, row, warned) in cases {
+    for (launch, head, row, help) in cases {
         let device = Device::new(Lazy(Emu::new(EmuMode::Eager), "swiglu_fwd", launch), u64::MAX);
         let error = bench::verdict(&rows(&device, &["swiglu"], u64::MAX)).unwrap_err();
         let text = Shown(&error).to_string();
-        assert!(text.starts_with(&format!("error[{code}]: 1 of ")) && text.contains(row), "{text}");
-        assert_eq!(text.contains("do not train on this device"), warned, "{text}");
+        assert!(text.starts_with(head) && text.contains(row) && text.contains(help), "{text}");
     }
+}
+
+#[test]
+fn limits_have_the_first_models_sizes_and_nothing_else_is_one() {
+    let shapes = vec![Shapes::Llama8b, Shapes::Llama1b];
+    // Nothing has room, so nothing of these sizes is made.
+    let plan = Plan { only: vec!["add".into()], shapes, tokens: vec![48], seconds: 0.0, limit: 0, json: None };
+    let rows = bench::run(&Cpu, "test", &plan, &mut |_| Ok(())).unwrap();
+    assert_eq!(rows[..2].iter().map(|row| row.shapes).collect::<Vec<_>>(), [Shapes::Llama8b; 2]);
+    // Room for an op, but not for the copy: the op before it is no limit.
+    let rows = self::rows(&Cpu, &["add"], 3 << 20);
+    assert!(rows.len() > 3 && rows[0].rate().is_none(), "{rows:?}");
+    assert!(rows[2..].iter().all(|row| row.rate().is_some() && row.share.is_none()), "{rows:?}");
 }
 
 #[test]

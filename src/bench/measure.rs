@@ -70,8 +70,10 @@ pub enum Outcome {
     },
     /// The kernels do not work at this size, or not on this device. Nothing is wrong with what they do elsewhere.
     Refused(String),
-    /// The backend failed.
+    /// The backend failed, and can go on.
     Failed(String),
+    /// The device stopped at it: nothing after it can be measured by this process.
+    Lost(String),
 }
 
 /// What all measurements share.
@@ -92,7 +94,8 @@ impl Bench<'_> {
         self.verified(op, &dims.small()).unwrap_or_else(|error| Some(of(error)))
     }
 
-    /// Times an op. A fault is its outcome; the next op may be well.
+    /// Times an op. A fault is its outcome. Whether another op can be measured after it is the fault's to say: one of the driver
+    /// is the last that this process hears of the device.
     pub fn time(&self, op: &Op, dims: &Dims) -> Outcome {
         self.timed(op, dims).unwrap_or_else(of)
     }
@@ -142,6 +145,7 @@ fn of(error: Error) -> Outcome {
             Outcome::TooLarge { needs: usage.used.iter().sum::<u64>() + wanted, free: usage.limit }
         }
         Error::Fault(Fault::Unfit { .. }) | Error::Tensor(TensorError::Extent { .. }) => Outcome::Refused(told(&error)),
+        Error::Fault(fault) if fault.ends_the_device() => Outcome::Lost(told(&error)),
         _ => Outcome::Failed(told(&error)),
     }
 }

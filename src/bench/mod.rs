@@ -50,18 +50,34 @@ pub struct Unmeasured {
     pub rows: Vec<String>,
     /// Measurements in all.
     pub of: usize,
-    /// Whether all of them were refused, so that nothing speaks against the device.
-    pub refused: bool,
+    /// What they say about the device.
+    pub verdict: Verdict,
+}
+
+/// What failed measurements say about the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing: all of them were refused.
+    Unfit,
+    /// It computes what it should not.
+    Wrong,
+    /// It stopped, and what was to follow was not measured.
+    Lost,
 }
 
 impl Explain for Unmeasured {
     fn explain(&self) -> Explanation {
-        let (code, help) = match self.refused {
-            true => (
+        let (code, help) = match self.verdict {
+            Verdict::Unfit => (
                 "E503",
                 "the GPU kernels do not work at these sizes: choose others with --shapes, or measure the CPU with --gpus 0",
             ),
-            false => ("E505", "do not train on this device: `ltrain doctor` compares every kernel with the CPU"),
+            Verdict::Wrong => ("E505", "do not train on this device: `ltrain doctor` compares every kernel with the CPU"),
+            Verdict::Lost => (
+                "E504",
+                "the device answers nothing more to this process, so nothing after this was measured: measure the other ops with \
+                 --only; `ltrain doctor` compares every kernel with the CPU",
+            ),
         };
         self.rows.iter().fold(Explanation::new(code), |e, row| e.fact(row)).help(help)
     }
@@ -73,7 +89,8 @@ pub fn names(only: &[String]) -> Vec<String> {
     ops::all().into_iter().map(|op| op.name).filter(|name| wanted(name)).collect()
 }
 
-/// Measures and shows a row for every op at every size, as soon as it is there.
+/// Measures and shows a row for every op at every size, as soon as it is there. The device's limits come first, with the sizes of
+/// the first model. A device that stops ends the table.
 ///
 /// # Errors
 /// Those of writing. What an op does wrong is in its row, see [`verdict`].
@@ -82,23 +99,22 @@ pub fn run(kernels: &dyn Kernels, device: &str, plan: &Plan, show: &mut dyn FnMu
     let bench = Bench { kernels, values: &values, limit: plan.limit, seconds: plan.seconds };
     let mut table = Table::new(device, plan.json.clone(), show)?;
     let element = if kernels.rounds() { 2 } else { 4 };
-    let mut measure = |op: &Op, shapes: Shapes, lengths: &[usize]| -> Result<()> {
+    let (limits, all, chosen) = (ops::limits(), ops::all(), names(&plan.only));
+    let of_the_device = plan.shapes.first().into_iter().flat_map(|&first| limits.iter().map(move |op| (first, op)));
+    let wanted: Vec<&Op> = all.iter().filter(|op| chosen.contains(&op.name)).collect();
+    let of_models = plan.shapes.iter().flat_map(|&shapes| wanted.iter().map(move |&op| (shapes, op)));
+    for (at, (shapes, op)) in of_the_device.chain(of_models).enumerate() {
         // The small case has no length of the large one's.
         let wrong = bench.verify(op, &Dims::of(shapes, 0, element));
-        for &tokens in if op.per_token { lengths } else { &[0] } {
+        for &tokens in if op.per_token { plan.tokens.as_slice() } else { &[0] } {
             let dims = Dims::of(shapes, tokens, element);
             let outcome = wrong.clone().unwrap_or_else(|| bench.time(op, &dims));
-            table.push(Row::new(op, shapes, &dims, outcome, table.limits))?;
-        }
-        Ok(())
-    };
-    if let Some(&largest) = plan.shapes.iter().max_by_key(|&&s| Dims::of(s, 0, element).limits) {
-        ops::limits().iter().try_for_each(|op| measure(op, largest, &[]))?;
-    }
-    let chosen = names(&plan.only);
-    for &shapes in &plan.shapes {
-        for op in ops::all().iter().filter(|op| chosen.contains(&op.name)) {
-            measure(op, shapes, &plan.tokens)?;
+            let lost = matches!(outcome, Outcome::Lost(_));
+            let row = Row::new(op, shapes, &dims, outcome, table.limits);
+            if at < limits.len() { table.push_limit(row) } else { table.push(row) }?;
+            if lost {
+                return Ok(table.rows);
+            }
         }
     }
     Ok(table.rows)
@@ -113,6 +129,10 @@ pub fn verdict(rows: &[Row]) -> Result<()> {
     if failed.is_empty() {
         return Ok(());
     }
-    let refused = failed.iter().all(|row| matches!(row.outcome, Outcome::Refused(_)));
-    Err(Unmeasured { rows: failed.iter().map(ToString::to_string).collect(), of: rows.len(), refused }.into())
+    let verdict = match failed.as_slice() {
+        [.., last] if matches!(last.outcome, Outcome::Lost(_)) => Verdict::Lost,
+        all if all.iter().all(|row| matches!(row.outcome, Outcome::Refused(_))) => Verdict::Unfit,
+        _ => Verdict::Wrong,
+    };
+    Err(Unmeasured { rows: failed.iter().map(ToString::to_string).collect(), of: rows.len(), verdict }.into())
 }

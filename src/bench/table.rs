@@ -87,7 +87,7 @@ impl Row {
                 row["wrong"] = json!({ "output": output, "error": error.is_finite().then_some(error), "allowed": allowed });
             }
             Outcome::Refused(reason) => row["refused"] = json!(reason),
-            Outcome::Failed(reason) => row["failed"] = json!(reason),
+            Outcome::Failed(reason) | Outcome::Lost(reason) => row["failed"] = json!(reason),
         }
         row
     }
@@ -106,7 +106,7 @@ impl fmt::Display for Row {
                 format!("WRONG: result {output} is off by {error:.1e}, allowed {allowed:.1e}; not timed")
             }
             Outcome::Refused(reason) => format!("refused: {reason}"),
-            Outcome::Failed(reason) => format!("FAILED: {reason}"),
+            Outcome::Failed(reason) | Outcome::Lost(reason) => format!("FAILED: {reason}"),
         };
         write!(f, "{:<27} {:<5} {:<30} {result}", self.op, self.shapes.name(), self.shape)
     }
@@ -155,13 +155,18 @@ impl<'a> Table<'a> {
         Ok(table)
     }
 
-    /// Shows a row and keeps it. The first of each kind is the limit of all that follow.
-    pub fn push(&mut self, row: Row) -> Result<()> {
+    /// Shows a row of the copy or the product, whose rate is a limit for all that follow.
+    pub fn push_limit(&mut self, row: Row) -> Result<()> {
         let limit = match row.cost {
             Cost::Bytes(_) => &mut self.limits.bytes,
             Cost::Flops(_) => &mut self.limits.flops,
         };
-        *limit = limit.or(row.rate());
+        *limit = row.rate();
+        self.push(row)
+    }
+
+    /// Shows a row and keeps it.
+    pub fn push(&mut self, row: Row) -> Result<()> {
         (self.show)(&format!("{row}\n"))?;
         self.append(&row.json())?;
         self.rows.push(row);

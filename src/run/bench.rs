@@ -19,7 +19,7 @@ const MODELS: [&[Shapes]; 2] = [&[Shapes::Llama8b, Shapes::Llama1b], &[Shapes::T
 /// Measures and prints a table.
 ///
 /// # Errors
-/// [`Unmeasured`](bench::Unmeasured) when a kernel is wrong, after all others were measured.
+/// [`Unmeasured`](bench::Unmeasured) when a kernel is wrong, after all others were measured, or when the device stopped.
 pub fn bench(args: &BenchArgs, place: &Place, kernels: &dyn Kernels) -> Result<Ending> {
     if let Some(word) = args.only.iter().find(|word| bench::names(&[(*word).clone()]).is_empty()) {
         let problem = Problem::new("only", format!("expected the beginning of an op's name, got {word:?}"));

@@ -77,6 +77,16 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// Whether the device answers nothing after it: the driver ends the context of a process in which one of its calls failed.
+    pub fn ends_the_device(&self) -> bool {
+        match self {
+            Self::Launch { .. } | Self::Stopped { .. } | Self::Copy { .. } | Self::Clock { .. } => true,
+            Self::Unfit { .. } | Self::Refused { .. } | Self::Memory { .. } => false,
+        }
+    }
+}
+
 /// The way out where nothing trains.
 const LESS: &str =
     "use shorter lengths, leave out --mem-limit, or use --gpus 0 to run on the CPU; `nvidia-smi` shows who else uses the GPU";
