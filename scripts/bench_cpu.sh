@@ -1,8 +1,8 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # A fine-tuning step against PyTorch's on this machine's CPU, in turns, so that both meet the same load.
 #   scripts/bench_cpu.sh [ROUNDS]      PYTHON: an interpreter with torch and transformers; SECONDS_PER_CASE: default 6
-# Prints the medians over the rounds and their ratios; keeps them in benches/results/cpu-<date>.json.
-set -eu
+# Prints the medians over the rounds and their ratios; keeps them in benches/results/cpu-<date>-<time>.json.
+set -euo pipefail
 cd "$(dirname "$0")/.."
 rounds=${1:-3}
 python=${PYTHON:-python3}
@@ -22,15 +22,16 @@ for round in $(seq "$rounds"); do
     done
 done
 
-out=benches/results/cpu-$(date +%Y-%m-%d).json
+out=benches/results/cpu-$(date +%Y-%m-%d-%H%M).json
 "$python" - "$lines" "$out" <<'PYTHON'
 import json, os, statistics, sys
 
 lines, out = sys.argv[1:]
 rows = [json.loads(line) for line in open(lines)]
 waits = ("active", "passive")
-for n, row in enumerate(row for row in rows if row["who"] == "torch"):
-    row["who"] = waits[n % 2]
+for row in rows:
+    if row["who"] == "torch":
+        row["who"] = row["waits"]
 cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "?")
 result = dict(cpu=cpu, threads=2, load=os.getloadavg(), cases=[])
 print(f"\n{'case':<6} {'ltrain tokens/s':>16} {'torch tokens/s':>15} {'ratio':>6} {'ltrain cpu s':>13} {'torch cpu s':>12} {'ratio':>6}")

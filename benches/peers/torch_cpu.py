@@ -2,7 +2,7 @@
 
 sdpa attention, fused AdamW, clip_grad_norm_, f32. Run by scripts/bench_cpu.sh.
 """
-import argparse, json, resource, time
+import argparse, json, os, resource, time
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -43,7 +43,7 @@ def measure(name, seconds):
     times.sort()
     at = lambda share: times[round((len(times) - 1) * share)]
     user, system = ((end.ru_utime - start.ru_utime) / len(times), (end.ru_stime - start.ru_stime) / len(times))
-    return dict(who="torch", case=name, tokens=batch * seq_len, steps=len(times), median_s=at(0.5), p90_s=at(0.9), best_s=times[0],
+    return dict(who="torch", waits=os.environ.get("OMP_WAIT_POLICY"), case=name, tokens=batch * seq_len, steps=len(times), median_s=at(0.5), p90_s=at(0.9), best_s=times[0],
                 cpu_s=user + system, sys_s=system, peak_mib=end.ru_maxrss / 1024, loss=loss)
 
 
