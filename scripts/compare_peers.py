@@ -4,7 +4,7 @@
     scripts/compare_peers.py OURS.jsonl PEERS.jsonl [MORE.jsonl...] > table.md
 
 A ratio above 1 means that ltrain is faster. The share of the limit is of the larger of both sides' own copy or matrix product,
-measured in the same runs. Where a file has a row twice, the later one counts.
+measured in the same runs. Where a file has a row twice, the later one counts. It fails when no row could be compared.
 """
 import json, math, sys
 
@@ -99,6 +99,8 @@ def main():
     failed = sorted({f"{key[0]} by {name} ({row['failed']})" for key, p in peers.items() for name, row in p.items() if "failed" in row})
     if failed:
         print("\nPeers that failed:\n\n" + "\n".join(f"- {line}" for line in failed))
+    if not ratios:
+        sys.exit("compare_peers.py: no row is timed on both sides")
 
 
 main()

@@ -555,16 +555,20 @@ def main():
     print(f"{'op':<27} {'peer':<31} {'model':<5} {'tokens':>7} {'median':>12} {'p90':>12} {'rate':>16}")
     words, models = [w.strip() for w in args.only.split(",") if w.strip()], args.shapes.split(",")
     wanted = lambda op: not words or any(op.startswith(w) for w in words)
+    timed = 0
     for op, name, work, make in PEERS:
         limit, alone = op in ("copy", "gemm"), op in ("copy", "gemm", "adamw lora", "adamw full")
         if not (limit or wanted(op)):
             continue
         for model in models[:1] if limit else models:
             for tokens in [0] if alone else map(length, args.tokens.split(",")):
-                one(op, name, work, make, Dims(model, tokens))
+                timed += one(op, name, work, make, Dims(model, tokens))
+    if not timed:
+        sys.exit("torch_gpu.py: nothing was timed")
 
 
 def one(op, name, work, make, d):
+    """Measures and writes a row; whether it was timed."""
     kind, amount = work(d)
     row = {"who": "torch", "peer": name, "op": op, "model": d.model, "tokens": d.T, kind: amount}
     try:
@@ -584,6 +588,7 @@ def one(op, name, work, make, d):
         result = "failed: " + row["failed"]
     print(f"{op:<27} {name:<31} {d.model:<5} {d.T:>7} {result}", flush=True)
     emit(row)
+    return "median_s" in row
 
 
 main()
