@@ -102,6 +102,14 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), Error> {
     fs::write(path, text).map_err(|source| Error::Write { path: path.into(), source })
 }
 
+/// Removes a file unless it is gone already.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::Write { path: path.into(), source }),
+        _ => Ok(()),
+    }
+}
+
 /// The files of a folder with this ending, by name.
 pub(crate) fn with_ending(folder: &Path, ending: &str) -> Result<Vec<PathBuf>, Error> {
     let list = || -> std::io::Result<Vec<PathBuf>> { fs::read_dir(folder)?.map(|e| Ok(e?.path())).collect() };
