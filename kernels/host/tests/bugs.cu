@@ -12,6 +12,7 @@ constexpr int kWarp = 32;
 constexpr int kVector = 4;   // f32 in 16 bytes
 constexpr int kShift = 37;
 constexpr int kBytes = 512;  // of kThreads f32
+constexpr int kDeep = 15000;  // f32 in a little less than the 64 KB of a stack
 constexpr int kHuge = 65536;
 
 DEV int shifted(int i) { return (i + kShift) % kThreads; }
@@ -229,7 +230,7 @@ DEV void blocks_read(float* y, const float* x, int i) {
 // A local array that is larger than the stack. Every mode: an error.
 template <bool kRight>
 DEV void stack(float* y, const float* x, int i, int n) {
-    constexpr int kSize = kRight ? kThreads : kHuge;
+    constexpr int kSize = kRight ? kDeep : kHuge;
     volatile float all[kSize];
     for (int k = 0; k < kSize; k++) all[k] = x[shifted(i)];
     y[i] = all[i * n % kSize];
