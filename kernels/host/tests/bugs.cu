@@ -72,6 +72,22 @@ DEV void barrier_after(float* y, const float* x, int i) {
     y[i] = twice - s[shifted(i)];
 }
 
+// Shared memory is written again after a barrier without the first of its many readers; that it is the same is luck. Race build:
+// RACE.
+template <bool kRight>
+DEV void first_reader(float* y, const float* x, int i) {
+    SHARED(float, s, 1);
+    if (i == 0) s[0] = 1.0f;
+    __syncthreads();
+    y[i] = s[0] * x[shifted(i)];
+    if (kRight) {
+        named_bar_sync(1, kThreads);
+    } else if (i >= kWarp) {
+        named_bar_sync(1, kThreads - kWarp);
+    }
+    if (i == kThreads - 1) s[0] = 1.0f;
+}
+
 // Half of the threads read without the barrier that the others wait at. Race build: RACE.
 template <bool kRight>
 DEV void named_barrier(float* y, const float* x, int i) {
@@ -259,6 +275,12 @@ KERNEL(kThreads) barrier_after_right(float* y, const float* x, int n) {
 }
 KERNEL(kThreads) barrier_after_wrong(float* y, const float* x, int n) {
     if (n == kThreads) barrier_after<false>(row(y), x, threadIdx.x);
+}
+KERNEL(kThreads) first_reader_right(float* y, const float* x, int n) {
+    if (n == kThreads) first_reader<true>(row(y), x, threadIdx.x);
+}
+KERNEL(kThreads) first_reader_wrong(float* y, const float* x, int n) {
+    if (n == kThreads) first_reader<false>(row(y), x, threadIdx.x);
 }
 KERNEL(kThreads) named_barrier_right(float* y, const float* x, int n) {
     if (n == kThreads) named_barrier<true>(row(y), x, threadIdx.x);
