@@ -15,9 +15,6 @@ fn main() {
 
 fn kernels() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=kernels");
-    for name in ["LTRAIN_NVCC", "CUDA_HOME", "VIRTUAL_ENV"] {
-        println!("cargo::rerun-if-env-changed={name}");
-    }
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     let emulated = std::env::var_os("CARGO_FEATURE_EMU").is_some();
     let mut kernels = ptx_build::Kernels::in_dir("kernels")?;
@@ -26,9 +23,18 @@ fn kernels() -> Result<(), Box<dyn Error>> {
         kernels = kernels.and("kernels/conformance", ptx_build::Where::Everywhere)?;
         kernels = kernels.and("kernels/host/tests", ptx_build::Where::Emulation)?;
     }
-    let images = match ptx_build::find(&|name| std::env::var_os(name)) {
-        Ok(nvcc) => kernels.compile(&nvcc, &HOT, &out)?,
+    let watched = |name: &str| {
+        println!("cargo::rerun-if-env-changed={name}");
+        std::env::var_os(name)
+    };
+    let images = match ptx_build::find(&watched) {
+        Ok(Some(nvcc)) => {
+            println!("cargo::rerun-if-changed={}", nvcc.path.display());
+            kernels.compile(&nvcc, &HOT, &out)?
+        }
+        Ok(None) => Vec::new(),
         Err(error) if error.asked => return Err(error.into()),
+        // The places are not watched: to cargo a file that is missing has always changed, and every build would start again.
         Err(error) => {
             println!("cargo::warning=no GPU kernels in this build: {error}");
             Vec::new()

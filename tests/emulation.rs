@@ -31,14 +31,14 @@ fn launched(emu: &Emu, kernel: &'static Kernel, grid: [u32; 3], args: &mut [*mut
     })
 }
 
-/// Runs a kernel of `bugs.cu`: two rows that should be `x` rotated by the kernel's shift.
-fn rotation(mode: EmuMode, kernel: &'static Kernel, x: &[f32]) -> Outcome {
+/// Runs a kernel of `bugs.cu`: so many rows that should be `x` rotated by the kernel's shift.
+fn rotation(mode: EmuMode, kernel: &'static Kernel, rows: usize, x: &[f32]) -> Outcome {
     let emu = Arc::new(Emu::new(mode));
     let memory: Arc<dyn Memory> = Arc::clone(&emu) as _;
     let x = DeviceBuffer::uploaded(&memory, &Buffer::F32(x.to_vec()), Purpose::Activations).unwrap();
-    let y = DeviceBuffer::empty(&memory, Dtype::F32, 2 * x.len(), Purpose::Activations).unwrap();
+    let y = DeviceBuffer::empty(&memory, Dtype::F32, rows * x.len(), Purpose::Activations).unwrap();
     let (mut y_at, mut x_at, mut n) = (y.address(), x.address(), x.len() as i32);
-    launched(&emu, kernel, [2, 1, 1], &mut [(&raw mut y_at).cast(), (&raw mut x_at).cast(), (&raw mut n).cast()])?;
+    launched(&emu, kernel, [rows as u32, 1, 1], &mut [(&raw mut y_at).cast(), (&raw mut x_at).cast(), (&raw mut n).cast()])?;
     Ok(y.to_f32().unwrap())
 }
 
@@ -60,7 +60,7 @@ fn every_seeded_mistake_is_found_and_its_correction_passes() {
     let right: Vec<f32> = (0..256).map(|i| x[(i % 128 + 37) % 128]).collect();
     let mut mistakes = 0;
     for kernel in kernels("bugs") {
-        let finders = finders(kernel, &right, |mode| rotation(mode, kernel, &x));
+        let finders = finders(kernel, &right, |mode| rotation(mode, kernel, 2, &x));
         if kernel.name.ends_with("_right") {
             assert!(finders.is_empty(), "{} is right, but {finders:?} disagree", kernel.name);
         } else {
@@ -133,12 +133,22 @@ fn mistakes_with_the_instructions_of_hopper_are_found_too() {
     assert!(mistakes >= 12, "{mistakes} mistakes");
 }
 
+#[test]
+fn every_block_has_its_turn_whatever_the_seed() {
+    let x: Vec<f32> = (0..128).map(|i| i as f32 + 0.5).collect();
+    let right: Vec<f32> = (0..7 * 128).map(|i| x[(i % 128 + 37) % 128]).collect();
+    let kernel = kernels("bugs").find(|k| k.name == "barrier_right").expect("bugs.cu has a kernel with its barrier");
+    for seed in [0, u64::MAX / 2, u64::MAX - 5, u64::MAX] {
+        assert!(rotation(EmuMode::Late { seed }, kernel, 7, &x).unwrap() == right, "seed {seed}");
+    }
+}
+
 /// Twice the same seed, twice the same turns.
 #[test]
 fn a_seed_decides_the_order() {
     let x: Vec<f32> = (0..128).map(|i| i as f32).collect();
     let wrong = kernels("bugs").find(|k| k.name == "barrier_wrong").expect("bugs.cu has a kernel without a barrier");
-    let once = |seed| rotation(EmuMode::Late { seed }, wrong, &x).map(|y| y.iter().map(|v| v.to_bits()).collect::<Vec<_>>());
+    let once = |seed| rotation(EmuMode::Late { seed }, wrong, 2, &x).map(|y| y.iter().map(|v| v.to_bits()).collect::<Vec<_>>());
     for seed in 1..4 {
         assert_eq!(once(seed), once(seed));
     }

@@ -45,7 +45,7 @@ void land() {
         const long address = (long)(p - w.block.shared);
         append(w, "illegal access to shared address %ld, beyond the block's %u bytes", address, w.block.shared_end);
     } else if (p >= w.stacks && p < w.stacks + stack_stride() * kMaxThreads) {
-        append(w, "the thread's %zu bytes of stack are not enough", kStackSize);
+        append(w, "the thread needs more than its %zu bytes of stack", kStackSize);
     } else {
         append(w, "illegal access to %p: not a device address", p);
     }

@@ -69,6 +69,9 @@ asm(".text\n"
 
 namespace simt::SIMT_VARIANT {
 
+// Stacks that all begin at the same offset would share a few cache lines' sets.
+constexpr uint32_t kColour = 320, kColours = 16384;
+
 __thread Context here __attribute__((tls_model("initial-exec")));
 
 size_t page_size() {
@@ -77,7 +80,7 @@ size_t page_size() {
 }
 
 size_t stack_stride() {
-    static const size_t stride = kStackSize + page_size();
+    static const size_t stride = kStackSize + kColours + page_size();
     return stride;
 }
 
@@ -105,7 +108,7 @@ Worker::Worker() : stacks_open(0), failed(false) {
 void open_stacks(Worker& w, uint32_t count) {
     for (; w.stacks_open < count; w.stacks_open++) {
         uint8_t* stack = w.stacks + w.stacks_open * stack_stride() + page_size();
-        if (mprotect(stack, kStackSize, PROT_READ | PROT_WRITE) != 0) {
+        if (mprotect(stack, kStackSize + kColours, PROT_READ | PROT_WRITE) != 0) {
             perror("simt: stack of a fiber");
             abort();
         }
@@ -113,8 +116,6 @@ void open_stacks(Worker& w, uint32_t count) {
 }
 
 void prepare_fiber(Worker& w, uint32_t index, void (*entry)()) {
-    // Stacks that all begin at the same offset would share a few cache lines' sets.
-    constexpr uint32_t kColour = 320, kColours = 16384;
     uint8_t* top = w.stacks + (index + 1) * stack_stride() - 64 - index * kColour % kColours;
     uint64_t* sp = (uint64_t*)((uintptr_t)top & ~(uintptr_t)15);
 #if defined(__x86_64__)

@@ -73,7 +73,7 @@ void run_blocks(Launch& launch) {
     Worker* w = workers().take();
     uint64_t switches = 0, collectives = 0;
     for (uint64_t i; (i = launch.next.fetch_add(1, std::memory_order_relaxed)) < launch.blocks;) {
-        const uint64_t block = launch.mode.random ? (i * launch.stride + launch.mode.seed) % launch.blocks : i;
+        const uint64_t block = launch.mode.random ? (i * launch.stride + launch.mode.seed % launch.blocks) % launch.blocks : i;
         const bool good = run_block(*w, launch, block);
         switches += w->block.switches;
         collectives += w->block.collectives;

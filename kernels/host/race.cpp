@@ -8,6 +8,7 @@
 
 #ifdef SIMT_SAN
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
@@ -17,10 +18,15 @@ namespace {
 
 constexpr uint32_t kCell = 2;  // bytes that are looked at as one; neighbours within them count as one place
 
+struct Read {
+    uint32_t reader, clock;
+};
+
 struct Cell {
-    uint16_t writer, reader[2];  // the last writer, and the last two readers since
+    uint32_t write_clock;
+    uint16_t writer;  // the last one
     bool written_async, written_atomic, in_flight;
-    uint32_t write_clock, read_clock[2];
+    std::vector<Read> reads;  // since then, one of a reader, without those that a later one knew of
 };
 
 }  // namespace
@@ -35,8 +41,29 @@ struct Race {
     uint32_t* of(uint32_t thread) { return &known[(size_t)thread * stride]; }
 };
 
+static void written(Cell& c, uint32_t by, uint32_t clock, bool async, bool atomic) {
+    c.writer = (uint16_t)by;
+    c.write_clock = clock;
+    c.written_async = async;
+    c.written_atomic = atomic;
+    c.in_flight = false;
+    c.reads.clear();
+}
+
+// Reads that this one knew of need not stay: who does not come after them does not come after this one either.
+static void add_read(Cell& c, uint32_t by, uint32_t clock, const uint32_t* known) {
+    if (c.reads.empty() || c.reads.back().reader != by) {
+        const auto gone = [&](const Read& read) { return read.reader == by || read.clock <= known[read.reader]; };
+        c.reads.erase(std::remove_if(c.reads.begin(), c.reads.end(), gone), c.reads.end());
+        c.reads.push_back({by, clock});
+    }
+    c.reads.back().clock = clock;
+}
+
 static void forget(Race& r, uint32_t address, uint32_t bytes) {
-    memset((void*)&r.cells[address / kCell], 0, (bytes / kCell + 1) * sizeof(Cell));
+    for (uint32_t i = address / kCell; i <= (address + bytes) / kCell; i++) {
+        written(r.cells[i], 0, 0, false, false);
+    }
 }
 
 void race_block(Worker& w) {
@@ -188,19 +215,14 @@ static void look(uint32_t address, uint32_t bytes, Access access, uint32_t me, u
             }
         }
         if (writes) {
-            for (int k = 0; k < 2; k++) {
-                if (c.read_clock[k] && c.reader[k] != me && c.read_clock[k] > known[c.reader[k]]) {
-                    race_on_shared(name, "read", i * kCell, c.reader[k]);
+            for (const Read& read : c.reads) {
+                if (read.reader != me && read.clock > known[read.reader]) {
+                    race_on_shared(name, "read", i * kCell, read.reader);
                 }
             }
-            c = Cell{(uint16_t)me, {0, 0}, async, access == Access::Atomic, false, clock, {0, 0}};
+            written(c, me, clock, async, access == Access::Atomic);
         } else {
-            if (c.reader[0] != me) {
-                c.reader[1] = c.reader[0];
-                c.read_clock[1] = c.read_clock[0];
-                c.reader[0] = (uint16_t)me;
-            }
-            c.read_clock[0] = clock;
+            add_read(c, me, clock, known);
         }
     }
 }

@@ -16,7 +16,7 @@ constexpr bool kRace = true;
 constexpr bool kRace = false;
 #endif
 
-constexpr size_t kStackSize = 64 << 10;           // of a fiber, its guard page not counted
+constexpr size_t kStackSize = 64 << 10;           // of a fiber, its colour and its guard page not counted
 constexpr uint32_t kSharedMax = 227 << 10;        // what a block can have on Hopper
 constexpr uint32_t kStaticMax = 48 << 10;         // of it static
 constexpr uint32_t kSharedAlign = 1024;           // of dynamic shared memory

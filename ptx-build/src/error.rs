@@ -54,6 +54,24 @@ pub enum Error {
         /// The kernel.
         kernel: String,
     },
+    /// nvcc does not say whether a kernel lives in registers that must.
+    Untold {
+        /// The file.
+        file: PathBuf,
+        /// nvcc's `-arch`.
+        arch: &'static str,
+        /// The kernel.
+        kernel: String,
+        /// Everything that nvcc said.
+        output: String,
+    },
+    /// An nvcc that nobody asked for fails.
+    Found {
+        /// The program.
+        nvcc: PathBuf,
+        /// How it fails.
+        source: Box<Error>,
+    },
     /// A kernel that must live in registers does not.
     Spills {
         /// The file.
@@ -79,6 +97,17 @@ impl fmt::Display for Error {
             Self::Start { compiler, source } => write!(f, "cannot start {}: {source}", compiler.display()),
             Self::Compile { file, arch, output } => write!(f, "{} does not compile for {arch}:\n{output}", file.display()),
             Self::Lost { file, arch, kernel } => write!(f, "{}: nvcc made no {kernel} for {arch}", file.display()),
+            Self::Untold { file, arch, kernel, output } => write!(
+                f,
+                "{}: nvcc does not say what stack and spills {kernel} has on {arch}, in words that ptx-build/src/compile.rs knows:\n\
+                 {output}",
+                file.display()
+            ),
+            Self::Found { nvcc, source } => write!(
+                f,
+                "{source}\n{} was found, not asked for: LTRAIN_NVCC names another, LTRAIN_NVCC=none builds without GPU kernels",
+                nvcc.display()
+            ),
             Self::Spills { file, arch, kernel, stack, spilled } => write!(
                 f,
                 "{}: {kernel} does not fit into the registers of {arch}: {stack} bytes of stack, {spilled} bytes spilled",
@@ -93,7 +122,8 @@ impl std::error::Error for Error {
         match self {
             Self::Read { source, .. } | Self::Write { source, .. } | Self::Start { source, .. } => Some(source),
             Self::Grammar(error) => Some(error),
-            Self::Twice { .. } | Self::Compile { .. } | Self::Lost { .. } | Self::Spills { .. } => None,
+            Self::Found { source, .. } => Some(source),
+            Self::Twice { .. } | Self::Compile { .. } | Self::Lost { .. } | Self::Untold { .. } | Self::Spills { .. } => None,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::hash::{Hash, Hasher as _};
 use std::path::{Path, PathBuf};
 
-use crate::kernels::{KernelFile, Kernels, texts, with_ending, write};
+use crate::kernels::{KernelFile, Kernels, remove, texts, with_ending, write};
 use crate::parallel::in_parallel;
 use crate::{Error, signature};
 
@@ -43,6 +43,13 @@ struct Job<'a> {
     instrumented: bool,
 }
 
+/// The host's C++ compiler, with the flags of every file.
+struct Compiler {
+    cc: cc::Build,
+    /// Its command, and what it says of its version.
+    identity: String,
+}
+
 impl Kernels {
     /// Compiles the kernels and the emulation in the folder's `host/` for the host into static libraries in `out`, and tells
     /// cargo to link them.
@@ -50,6 +57,7 @@ impl Kernels {
     /// # Errors
     /// [`Error::Compile`] with the compiler's words.
     pub fn emulated(&self, out: &Path) -> Result<(), Error> {
+        let compiler = self.compiler(cc::Build::new())?;
         let stubs = out.join("stubs");
         fs::create_dir_all(&stubs).map_err(|source| Error::Write { path: stubs.clone(), source })?;
         let mut generated = self.files.iter().map(|file| stub(file, &stubs)).collect::<Result<Vec<_>, _>>()?;
@@ -69,7 +77,7 @@ impl Kernels {
         let kernel_of = |job: &Job| self.files.iter().position(|f| job.source.file_stem() == f.path.file_stem());
         let objects = in_parallel(&jobs, |job| {
             let included = kernel_of(job).filter(|_| job.instrumented).map_or("", |n| kernels[n].as_str());
-            self.object(job, &(&headers, included), out)
+            self.object(&compiler, job, &(&headers, included), out)
         })
         .into_iter()
         .collect::<Result<Vec<_>, _>>()?;
@@ -86,12 +94,29 @@ impl Kernels {
         Error::Compile { file: self.folder.clone(), arch: "the host", output: error.to_string() }
     }
 
+    fn compiler(&self, mut cc: cc::Build) -> Result<Compiler, Error> {
+        cc.cpp(true).std("c++17").opt_level(2).debug(false).warnings(false);
+        cc.include(&self.folder).include(self.folder.join("host"));
+        cc.flag("-fno-omit-frame-pointer").flag("-Wno-psabi").flag("-Wno-unknown-pragmas");
+        if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
+            cc.flag("-mavx2").flag("-mfma");
+        }
+        // Tells cargo which variables decide.
+        let mut command = cc.try_get_compiler().map_err(|error| self.refused(error))?.to_command();
+        let done = command.arg("--version").output();
+        let done = done.map_err(|source| Error::Start { compiler: command.get_program().into(), source })?;
+        let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+        let identity = format!("{words:?}: {}", String::from_utf8_lossy(&done.stdout));
+        cc.cargo_metadata(false);
+        Ok(Compiler { cc, identity })
+    }
+
     /// The object file of one source; what has not changed since the last time, with all that it `includes`, is not compiled again.
-    fn object(&self, job: &Job, includes: &impl Hash, out: &Path) -> Result<PathBuf, Error> {
+    fn object(&self, compiler: &Compiler, job: &Job, includes: &impl Hash, out: &Path) -> Result<PathBuf, Error> {
         let folder = out.join(job.build.library());
         let text = texts(std::slice::from_ref(job.source))?;
         let mut hasher = DefaultHasher::new();
-        (includes, text, job.build.flags(), job.source).hash(&mut hasher);
+        (includes, text, &compiler.identity, job.build.flags(), job.source).hash(&mut hasher);
         let key = format!("{:016x}", hasher.finish());
         let name = job.source.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let record = folder.join(format!("{name}.key"));
@@ -101,19 +126,10 @@ impl Kernels {
         {
             return Ok(object);
         }
-        let mut cc = cc::Build::new();
-        cc.cpp(true)
-            .std("c++17")
-            .opt_level(2)
-            .debug(false)
-            .warnings(false)
-            .include(&self.folder)
-            .include(self.folder.join("host"));
-        cc.flag("-fno-omit-frame-pointer").flag_if_supported("-Wno-psabi").flag_if_supported("-Wno-unknown-pragmas");
-        cc.cargo_metadata(false).out_dir(&folder);
-        if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
-            cc.flag("-mavx2").flag("-mfma");
-        }
+        // From here on the object may be anything until the record is back.
+        remove(&record)?;
+        let mut cc = compiler.cc.clone();
+        cc.out_dir(&folder);
         for flag in job.build.flags() {
             if job.instrumented || flag.starts_with("-D") {
                 cc.flag(flag);
@@ -149,4 +165,48 @@ fn stub(file: &KernelFile, stubs: &Path) -> Result<PathBuf, Error> {
     let path = stubs.join(format!("{}.cpp", file.name));
     write(&path, &code)?;
     Ok(path)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+
+    /// The host's compiler with a version of its own, which counts its runs.
+    const COUNTING: &str = "#!/bin/sh
+case \"$*\" in
+    *--version) echo VERSION; exit;;
+    *a.cpp) echo run >> RUNS;;
+esac
+exec c++ \"$@\"
+";
+
+    #[test]
+    fn an_object_is_compiled_again_for_another_compiler_other_flags_and_after_a_compile_that_did_not_end() {
+        let s = Scratch::new("host");
+        let source = s.file("a.cpp", "");
+        let kernels = Kernels { folder: s.path("kernels"), files: Vec::new() };
+        let object = |version: &str, flag: &str| {
+            let script = COUNTING.replace("VERSION", version).replace("RUNS", s.path("runs").to_str().unwrap());
+            let mut cc = cc::Build::new();
+            let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+            cc.compiler(s.program("bin/c++", &script)).target(&triple).host(&triple).out_dir(s.path("")).flag(flag);
+            let compiler = kernels.compiler(cc).unwrap();
+            let job = Job { source: &source, build: Build::Plain, instrumented: true };
+            kernels.object(&compiler, &job, &"", &s.path("out"))
+        };
+        let runs = || fs::read_to_string(s.path("runs")).unwrap().lines().count();
+        object("1", "-DA").unwrap();
+        object("1", "-DA").unwrap();
+        assert_eq!(runs(), 1);
+        object("2", "-DA").unwrap();
+        assert_eq!(runs(), 2);
+        object("2", "-DB").unwrap();
+        assert_eq!(runs(), 3);
+        s.file("a.cpp", "#error");
+        object("2", "-DB").unwrap_err();
+        s.file("a.cpp", "");
+        object("2", "-DB").unwrap();
+        assert_eq!(runs(), 5);
+    }
 }

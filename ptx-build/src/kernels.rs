@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::Error;
 use crate::compile::{Compiled, TARGETS, Target};
-use crate::signature::{self, Constants, Kernel, Param, Type};
+use crate::signature::{self, Constants, GrammarError, Kernel, Param, Type};
 
 /// A `.cu` file and the kernels in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +102,14 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), Error> {
     fs::write(path, text).map_err(|source| Error::Write { path: path.into(), source })
 }
 
+/// Removes a file unless it is gone already.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::Write { path: path.into(), source }),
+        _ => Ok(()),
+    }
+}
+
 /// The files of a folder with this ending, by name.
 pub(crate) fn with_ending(folder: &Path, ending: &str) -> Result<Vec<PathBuf>, Error> {
     let list = || -> std::io::Result<Vec<PathBuf>> { fs::read_dir(folder)?.map(|e| Ok(e?.path())).collect() };
@@ -123,7 +131,7 @@ fn read(path: &Path) -> Result<String, Error> {
 fn read_file(folder: &Path, path: PathBuf, place: Where) -> Result<KernelFile, Error> {
     let text = read(&path)?;
     let mut known = Constants::new();
-    collect_constants(folder, &text, &mut known)?;
+    collect_constants(folder, &path, &text, &mut known)?;
     let kernels = signature::kernels(&path, &text, &known).map_err(Error::Grammar)?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let targets = match place {
@@ -135,9 +143,14 @@ fn read_file(folder: &Path, path: PathBuf, place: Where) -> Result<KernelFile, E
 }
 
 /// Constants of the included headers, then of the text itself.
-fn collect_constants(folder: &Path, text: &str, known: &mut Constants) -> Result<(), Error> {
-    for header in signature::includes(text).filter(|h| *h != "ptx.cuh") {
-        collect_constants(folder, &read(&folder.join(header))?, known)?;
+fn collect_constants(folder: &Path, path: &Path, text: &str, known: &mut Constants) -> Result<(), Error> {
+    for (line, name) in signature::includes(text).filter(|(_, name)| *name != "ptx.cuh") {
+        let header = folder.join(name);
+        let text = fs::read_to_string(&header).map_err(|source| {
+            let what = format!("cannot read {}: {source}", header.display());
+            Error::Grammar(GrammarError { file: path.display().to_string(), line, what })
+        })?;
+        collect_constants(folder, &header, &text, known)?;
     }
     signature::constants(text, known);
     Ok(())
@@ -254,6 +267,16 @@ mod tests {
         s.file("kernels/a.cu", "#include \"tile.cuh\"\nKERNEL(kThreads) a(int n) {}\n");
         let kernels = Kernels::in_dir(s.path("kernels")).unwrap();
         assert_eq!(kernels.all().map(|k| k.threads).collect::<Vec<_>>(), [64]);
+    }
+
+    #[test]
+    fn a_missing_header_is_named_where_it_is_included() {
+        let s = Scratch::new("header");
+        let tile = s.file("kernels/tile.cuh", "\n#include \"gone.cuh\"\n");
+        s.file("kernels/a.cu", "#include \"tile.cuh\"\n");
+        let error = Kernels::in_dir(s.path("kernels")).unwrap_err().to_string();
+        let expected = format!("{}:2: cannot read {}: ", tile.display(), s.path("kernels/gone.cuh").display());
+        assert!(error.starts_with(&expected), "{error}");
     }
 
     #[test]

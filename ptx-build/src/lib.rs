@@ -5,8 +5,10 @@
 //! let out = std::path::Path::new("out");
 //! let kernels = ptx_build::Kernels::in_dir("kernels")?;
 //! kernels.emulated(out)?;
-//! let nvcc = ptx_build::find(&|name| std::env::var_os(name))?;
-//! let images = kernels.compile(&nvcc, &["attention_", "matmul_"], out)?;
+//! let images = match ptx_build::find(&|name| std::env::var_os(name))? {
+//!     Some(nvcc) => kernels.compile(&nvcc, &["attention_", "matmul_"], out)?,
+//!     None => Vec::new(),
+//! };
 //! kernels.write_bindings(&images, out)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

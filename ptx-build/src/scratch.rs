@@ -2,15 +2,19 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub struct Scratch(PathBuf);
+/// One test at a time has one: a process that starts while another test writes a program keeps that program busy for a moment.
+pub struct Scratch(PathBuf, #[expect(dead_code, reason = "it is there to be dropped")] MutexGuard<'static, ()>);
 
 impl Scratch {
     /// An empty folder for the test called `name`.
     pub fn new(name: &str) -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let root = std::env::temp_dir().join(format!("ptx-build-{name}-{}", std::process::id()));
         fs::create_dir_all(&root).unwrap();
-        Self(root)
+        Self(root, turn)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -129,9 +129,9 @@ pub fn constants(text: &str, known: &mut Constants) {
     }
 }
 
-/// Names of the project's headers that a text includes.
-pub fn includes(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter_map(|line| line.trim().strip_prefix("#include \"")?.split('"').next())
+/// The project's headers that a text includes: line, from 1, and name.
+pub fn includes(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    (1..).zip(text.lines()).filter_map(|(n, line)| Some((n, line.trim().strip_prefix("#include \"")?.split('"').next()?)))
 }
 
 /// The kernels of one file, whose constants are `known`.
@@ -141,9 +141,12 @@ pub fn kernels(file: &Path, text: &str, known: &Constants) -> Result<Vec<Kernel>
     let mut found = Vec::new();
     let mut line_start = 0;
     for line in source.code.split_inclusive('\n') {
-        if line.starts_with("KERNEL(") {
-            found.push(kernel(&source, line_start + "KERNEL".len(), known)?);
-        } else if let Some(at) = line.find("__global__") {
+        match line.rfind("KERNEL") {
+            Some(0) if line.starts_with("KERNEL(") => found.push(kernel(&source, line_start + "KERNEL".len(), known)?),
+            Some(at) => return Err(source.error(line_start + at, "KERNEL(threads) starts a line, or nothing would launch it")),
+            None => {}
+        }
+        if let Some(at) = line.find("__global__") {
             return Err(source.error(line_start + at, "kernels are declared with KERNEL(threads)"));
         }
         line_start += line.len();
@@ -366,6 +369,13 @@ mod tests {
             ("KERNEL(32) f(int n);", "kernels/x.cu:1: the body of f follows its parameters"),
             ("KERNEL(32", "kernels/x.cu:1: this parenthesis is never closed"),
             ("/* a\n */ __global__ void f() {}", "kernels/x.cu:2: kernels are declared with KERNEL(threads)"),
+            ("\n  KERNEL(32) f(int n) {}", "kernels/x.cu:2: KERNEL(threads) starts a line, or nothing would launch it"),
+            ("static KERNEL(32) f(int n) {}", "kernels/x.cu:1: KERNEL(threads) starts a line, or nothing would launch it"),
+            ("KERNEL (32) f(int n) {}", "kernels/x.cu:1: KERNEL(threads) starts a line, or nothing would launch it"),
+            (
+                "KERNEL(32) f(int n) {} KERNEL(32) g(int n) {}",
+                "kernels/x.cu:1: KERNEL(threads) starts a line, or nothing would launch it",
+            ),
         ] {
             assert_eq!(read(text).unwrap_err().to_string(), expected);
         }
@@ -381,6 +391,6 @@ mod tests {
     #[test]
     fn headers_are_found() {
         let text = "#include \"ptx.cuh\"\n#include <stdint.h>\n  #include \"reduce.cuh\"\n";
-        assert_eq!(includes(text).collect::<Vec<_>>(), ["ptx.cuh", "reduce.cuh"]);
+        assert_eq!(includes(text).collect::<Vec<_>>(), [(1, "ptx.cuh"), (3, "reduce.cuh")]);
     }
 }

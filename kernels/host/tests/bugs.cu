@@ -12,6 +12,7 @@ constexpr int kWarp = 32;
 constexpr int kVector = 4;   // f32 in 16 bytes
 constexpr int kShift = 37;
 constexpr int kBytes = 512;  // of kThreads f32
+constexpr int kDeep = 15000;  // f32 in a little less than the 64 KB of a stack
 constexpr int kHuge = 65536;
 
 DEV int shifted(int i) { return (i + kShift) % kThreads; }
@@ -69,6 +70,22 @@ DEV void barrier_after(float* y, const float* x, int i) {
     s[i] = x[i];
     __syncthreads();
     y[i] = twice - s[shifted(i)];
+}
+
+// Shared memory is written again after a barrier without the first of its many readers; that it is the same is luck. Race build:
+// RACE.
+template <bool kRight>
+DEV void first_reader(float* y, const float* x, int i) {
+    SHARED(float, s, 1);
+    if (i == 0) s[0] = 1.0f;
+    __syncthreads();
+    y[i] = s[0] * x[shifted(i)];
+    if (kRight) {
+        named_bar_sync(1, kThreads);
+    } else if (i >= kWarp) {
+        named_bar_sync(1, kThreads - kWarp);
+    }
+    if (i == kThreads - 1) s[0] = 1.0f;
 }
 
 // Half of the threads read without the barrier that the others wait at. Race build: RACE.
@@ -229,7 +246,7 @@ DEV void blocks_read(float* y, const float* x, int i) {
 // A local array that is larger than the stack. Every mode: an error.
 template <bool kRight>
 DEV void stack(float* y, const float* x, int i, int n) {
-    constexpr int kSize = kRight ? kThreads : kHuge;
+    constexpr int kSize = kRight ? kDeep : kHuge;
     volatile float all[kSize];
     for (int k = 0; k < kSize; k++) all[k] = x[shifted(i)];
     y[i] = all[i * n % kSize];
@@ -258,6 +275,12 @@ KERNEL(kThreads) barrier_after_right(float* y, const float* x, int n) {
 }
 KERNEL(kThreads) barrier_after_wrong(float* y, const float* x, int n) {
     if (n == kThreads) barrier_after<false>(row(y), x, threadIdx.x);
+}
+KERNEL(kThreads) first_reader_right(float* y, const float* x, int n) {
+    if (n == kThreads) first_reader<true>(row(y), x, threadIdx.x);
+}
+KERNEL(kThreads) first_reader_wrong(float* y, const float* x, int n) {
+    if (n == kThreads) first_reader<false>(row(y), x, threadIdx.x);
 }
 KERNEL(kThreads) named_barrier_right(float* y, const float* x, int n) {
     if (n == kThreads) named_barrier<true>(row(y), x, threadIdx.x);
