@@ -185,7 +185,9 @@ fn the_command_prints_a_table_appends_json_and_joins_with_peers() {
     std::fs::write(at("theirs.jsonl"), peer("slow", 3.0) + &peer("fast", 2.0) + unknown).unwrap();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/compare_peers.py");
     let output = match Command::new("python3").args([script, &ours, &at("theirs.jsonl")]).output() {
-        Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => return eprintln!("compare_peers.py: skipped (no python3)"),
+        Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => {
+            return eprintln!("compare_peers.py: skipped (no python3)");
+        }
         output => output.unwrap(),
     };
     let joined = String::from_utf8_lossy(&output.stdout).into_owned();
