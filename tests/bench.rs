@@ -195,6 +195,11 @@ fn the_command_prints_a_table_appends_json_and_joins_with_peers() {
     let row = joined.lines().find(|line| line.contains("| rms_norm fwd |") && line.contains("96")).unwrap();
     assert!(row.contains("fast") && row.contains("2.00"), "{joined}");
     assert!(joined.contains("geometric mean 2.00") && joined.contains("rms_norm sideways"), "{joined}");
+
+    std::fs::write(at("theirs.jsonl"), unknown).unwrap();
+    let output = Command::new("python3").args([script, &ours, &at("theirs.jsonl")]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && told.contains("no row is timed on both sides"), "{told}");
 }
 
 #[test]

@@ -293,9 +293,7 @@ stage_bench() {
         esac
         shift
     done
-    rm -f "$work/ops.jsonl"
-    run 60 "$ltrain" bench --gpus 0 --shapes tiny --tokens 64 --seconds 0 "${only[@]}" --json "$work/ops.jsonl"
-    mapfile -t names < <(sed -nE 's/.*"op":"([^"]*)".*/\1/p' "$work/ops.jsonl" | grep -vxE 'copy|gemm')
+    mapfile -t names < <(names_of_ops "${only[@]}")
     for shape in ${shapes//,/ }; do
         for name in "${names[@]}"; do
             rows=$(tail -n "+$first" "$out/bench.jsonl" | grep -F "\"op\":\"$name\"" | grep -F "\"model\":\"$shape\"")
@@ -305,6 +303,12 @@ stage_bench() {
         done
     done
     return 1
+}
+
+# What is measured with this --only: a toy run on the CPU tells, in moments.
+names_of_ops() {
+    timeout 60 "$ltrain" bench --gpus 0 --shapes tiny --tokens 64 --seconds 0 "$@" --json "$work/ops.jsonl" >/dev/null 2>&1
+    sed -nE 's/.*"op":"([^"]*)".*/\1/p' "$work/ops.jsonl" | grep -vxE 'copy|gemm'
 }
 
 # benched LIMIT PREFIX OPTION...
