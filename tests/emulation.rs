@@ -133,6 +133,16 @@ fn mistakes_with_the_instructions_of_hopper_are_found_too() {
     assert!(mistakes >= 12, "{mistakes} mistakes");
 }
 
+/// However far beyond its end a stack is used first: nobody else's memory is touched.
+#[test]
+fn a_stack_that_is_too_small_is_named() {
+    let kernel = kernels("bugs").find(|k| k.name == "stack_wrong").expect("bugs.cu has a kernel with a large array");
+    for mode in MODES {
+        let said = rotation(mode, kernel, 2, &[1.0; 128]).unwrap_err();
+        assert!(said.contains("needs more than its 65536 bytes of stack"), "{mode:?}: {said}");
+    }
+}
+
 #[test]
 fn every_block_has_its_turn_whatever_the_seed() {
     let x: Vec<f32> = (0..128).map(|i| i as f32 + 0.5).collect();

@@ -97,7 +97,8 @@ impl Kernels {
     fn compiler(&self, mut cc: cc::Build) -> Result<Compiler, Error> {
         cc.cpp(true).std("c++17").opt_level(2).debug(false).warnings(false);
         cc.include(&self.folder).include(self.folder.join("host"));
-        cc.flag("-fno-omit-frame-pointer").flag("-Wno-psabi").flag("-Wno-unknown-pragmas");
+        // A frame larger than a page meets its guard page first, not what lies beyond it.
+        cc.flag("-fno-omit-frame-pointer").flag("-fstack-clash-protection").flag("-Wno-psabi").flag("-Wno-unknown-pragmas");
         if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
             cc.flag("-mavx2").flag("-mfma");
         }
