@@ -66,8 +66,9 @@ const F32: Allowed = Allowed { logits: 1e-4, loss: 1e-5, grads: 1e-4 };
 
 /// Of bf16: a rounding is off by 2^-8/sqrt(12) = 1.1e-3 in the mean, each of a layer's 15 or so tensors and 9 weights is
 /// rounded once, and these are models of two layers: sqrt(2·24)·1.1e-3 = 8e-3. A gradient passes forward and backward, and
-/// products of differences lose more where terms cancel: three times that. The loss is a mean over tokens.
-const BF16: Allowed = Allowed { logits: 1.6e-2, loss: 2e-3, grads: 3e-2 };
+/// products of differences lose more where terms cancel, most in a norm of queries or keys, whose gradient sums differences
+/// over all tokens: six times that. The loss is a mean over tokens.
+const BF16: Allowed = Allowed { logits: 1.6e-2, loss: 2e-3, grads: 5e-2 };
 
 fn check(kernels: &dyn Kernels, allowed: Allowed, golden: &Golden, model: &Llama, rename: impl Fn(&str) -> String) {
     let batch = batch(golden, "");

@@ -29,8 +29,7 @@ const MODELS: [&str; 10] = [
 ];
 
 fn fixture(path: &str) -> PathBuf {
-    let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    std::env::var_os("LTRAIN_FIXTURES").map_or_else(own, PathBuf::from).join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
 }
 
 fn model(name: &str) -> PathBuf {
