@@ -96,6 +96,19 @@ DEV uint32_t load_operands(const uint32_t* a, const uint32_t* b, uint8_t* bytes)
     return smem_u32(bytes);
 }
 
+DEV void load_sums(float (&sum)[kRegisters], const float* c) {
+    #pragma unroll
+    for (int i = 0; i < kRegisters; i++) sum[i] = c[threadIdx.x * kRegisters + i];
+    wgmma_fence();
+}
+
+DEV void store_sums(float* d, float (&sum)[kRegisters]) {
+    wgmma_commit();
+    wgmma_wait<0>();
+    #pragma unroll
+    for (int i = 0; i < kRegisters; i++) d[threadIdx.x * kRegisters + i] = sum[i];
+}
+
 // a, b: images of 64 rows of 64 bf16, swizzled by 128 bytes; c, d: accumulators in order of threads. The product of step k takes
 // the columns 16 k to 16 k + 15 of both; accumulate 0 forgets c.
 KERNEL(kGroup, kOperands)
@@ -103,14 +116,9 @@ conform_wgmma(float* d, const uint32_t* a, const uint32_t* b, const float* c, in
     SHARED_DYN(bytes);
     const uint32_t base = load_operands(a, b, bytes);
     float sum[kRegisters];
-    #pragma unroll
-    for (int i = 0; i < kRegisters; i++) sum[i] = c[threadIdx.x * kRegisters + i];
-    wgmma_fence();
+    load_sums(sum, c);
     wgmma_m64n64k16(sum, wgmma_desc_sw128(base) + 2 * k, wgmma_desc_sw128(base + kTileBytes) + 2 * k, accumulate);
-    wgmma_commit();
-    wgmma_wait<0>();
-    #pragma unroll
-    for (int i = 0; i < kRegisters; i++) d[threadIdx.x * kRegisters + i] = sum[i];
+    store_sums(d, sum);
 }
 
 // The same, b stored as 64 rows of k with 64 columns of n: step k takes its rows 16 k to 16 k + 15.
@@ -119,14 +127,9 @@ conform_wgmma_tb(float* d, const uint32_t* a, const uint32_t* b, const float* c,
     SHARED_DYN(bytes);
     const uint32_t base = load_operands(a, b, bytes);
     float sum[kRegisters];
-    #pragma unroll
-    for (int i = 0; i < kRegisters; i++) sum[i] = c[threadIdx.x * kRegisters + i];
-    wgmma_fence();
+    load_sums(sum, c);
     wgmma_m64n64k16_tb(sum, wgmma_desc_sw128(base) + 2 * k, wgmma_desc_sw128(base + kTileBytes) + 128 * k, accumulate);
-    wgmma_commit();
-    wgmma_wait<0>();
-    #pragma unroll
-    for (int i = 0; i < kRegisters; i++) d[threadIdx.x * kRegisters + i] = sum[i];
+    store_sums(d, sum);
 }
 
 // All four steps in two groups of two, of which the first is waited for alone. d = the sums after the first, then after both

@@ -53,13 +53,19 @@ pub struct AttentionSaved {
 }
 
 /// Extents of one call.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Extents {
+    /// Rows of the batch, B.
     pub batch: usize,
+    /// Query tokens per row, Tq: the last of the `kv_len`.
     pub q_len: usize,
+    /// Key tokens per row, Tk >= Tq.
     pub kv_len: usize,
+    /// Query heads, H.
     pub heads: usize,
+    /// Key heads, Hk, a divisor of H.
     pub kv_heads: usize,
+    /// Values per head, D.
     pub head_dim: usize,
 }
 

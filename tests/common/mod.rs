@@ -21,13 +21,19 @@ pub fn builtin() -> PathBuf {
     if repository.exists() { repository } else { fixtures().join("../../assets/tiny") }
 }
 
-/// How far `got` is from `want` in the Frobenius norm, by that of `want`. NaN is an error.
-pub fn assert_close_in_norm(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
-    assert_eq!(got.len(), want.len(), "{what}: number of elements");
+/// How far `got` is from `want` in the Frobenius norm, by that of `want`.
+pub fn distance(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len(), "number of elements");
     let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
     let off = norm(&mut got.iter().zip(want).map(|(g, w)| f64::from(*g) - f64::from(*w)));
     let size = norm(&mut want.iter().map(|w| f64::from(*w)));
-    let relative = off / size.max(1e-12);
+    off / size.max(1e-12)
+}
+
+/// That [`distance`] is at most `tolerance`. NaN is an error.
+pub fn assert_close_in_norm(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
+    assert_eq!(got.len(), want.len(), "{what}: number of elements");
+    let relative = distance(got, want);
     assert!(relative <= tolerance, "{what}: relative error {relative:.2e}, allowed {tolerance:.0e}");
 }
 

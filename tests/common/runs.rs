@@ -6,7 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use ltrain::config::{ModelInfo, RunConfig, Settings};
 use tempfile::TempDir;
+
+use super::builtin;
 
 /// A model of 20 thousand parameters, so that a run takes a fraction of a second.
 const SMALL: &str = r#"{
@@ -66,6 +69,15 @@ impl Runs {
         let text = stderr(&output);
         assert!(output.status.success(), "ltrain {words}: {}\n{text}", output.status);
         text
+    }
+
+    /// What the command line would make of these settings, with the built-in model's tokenizer.
+    pub fn config(&self, out: &str, words: &str) -> RunConfig {
+        let own = [("tokenizer", builtin()), ("out", self.at(out)), ("cache", self.at("cache"))];
+        let own = own.map(|(key, path)| format!("{key}={}", path.display()));
+        let words: Vec<String> = own.into_iter().chain(words.split_whitespace().map(str::to_owned)).collect();
+        let settings = Settings::assigned(&words).unwrap();
+        RunConfig::resolve(&settings, &ModelInfo::read(&settings).unwrap()).unwrap()
     }
 
     /// Starts it in silence.

@@ -3,16 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::common::runs::Runs;
 use crate::fake::{Driver, usable};
 use ltrain::backend::Device;
 use ltrain::backend::cuda::Launches;
 use ltrain::backend::device::KERNELS;
 use ltrain::backend::gpu::Place;
 use ltrain::checkpoint;
-use ltrain::config::{ModelInfo, RunConfig, Settings};
 use ltrain::error::{Error, Explain as _, Shown};
 use ltrain::run::{self, Ending};
-use tempfile::TempDir;
 
 /// A model whose training step launches every kernel and takes the emulation a moment.
 const MODEL: &str = r#"{
@@ -22,51 +21,36 @@ const MODEL: &str = r#"{
   "tie_word_embeddings": true, "bos_token_id": 0, "eos_token_id": 1, "torch_dtype": "float32"
 }"#;
 
-/// A folder for runs.
-struct Runs(TempDir);
+/// Runs on the driver's device.
+struct OnDriver(Runs);
 
-impl Runs {
+impl OnDriver {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("model.json"), MODEL).unwrap();
-        Self(dir)
+        let runs = Runs::new();
+        fs::write(runs.at("model.json"), MODEL).unwrap();
+        Self(runs)
     }
 
     fn at(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.0.at(name)
     }
 
-    fn config(&self, out: &str, more: &str) -> RunConfig {
-        let words = [
-            format!("init={}", self.at("model.json").display()),
-            format!("tokenizer={}/assets/tiny", env!("CARGO_MANIFEST_DIR")),
-            format!("out={}", self.at(out).display()),
-            format!("cache={}", self.at("cache").display()),
-            "data=synthetic:facts-64 seq_len=32 micro_batch=1 accum=1 steps=6 save_every=2 warmup=1".into(),
-            "schedule=constant progress=quiet".into(),
-            more.into(),
-        ];
-        let words: Vec<String> = words.iter().flat_map(|w| w.split(' ')).map(str::to_owned).collect();
-        let settings = Settings::assigned(&words).unwrap();
-        RunConfig::resolve(&settings, &ModelInfo::read(&settings).unwrap()).unwrap()
-    }
-
-    /// Trains on the driver's device.
     fn train(&self, driver: &Driver, out: &str, limit: u64) -> ltrain::Result<Ending> {
         self.train_with(driver, out, limit, "eval=none")
     }
 
     fn train_with(&self, driver: &Driver, out: &str, limit: u64, more: &str) -> ltrain::Result<Ending> {
+        let words = format!(
+            "init={} data=synthetic:facts-64 seq_len=32 micro_batch=1 accum=1 steps=6 save_every=2 warmup=1 \
+             schedule=constant progress=quiet {more}",
+            self.at("model.json").display()
+        );
         let device = Device::new(driver.open(KERNELS, Launches::Queued).unwrap(), limit);
-        run::train(&self.config(out, more), &Place::Gpu(usable()), &device, "a test")
+        run::train(&self.0.config(out, &words), &Place::Gpu(usable()), &device, "a test")
     }
 
     fn json(&self, file: &str) -> serde_json::Value {
         serde_json::from_str(&fs::read_to_string(self.at(file)).unwrap()).unwrap()
-    }
-
-    fn weights(&self, out: &str) -> Vec<u8> {
-        fs::read(self.at(out).join("merged/model.safetensors")).unwrap()
     }
 }
 
@@ -80,7 +64,7 @@ fn saved(run: &Path) -> u64 {
 #[test]
 fn a_device_that_fails_in_mid_run_costs_no_more_than_the_steps_since_the_last_checkpoint() {
     let driver = Driver::new();
-    let runs = Runs::new();
+    let runs = OnDriver::new();
     assert_eq!(runs.train(&driver, "whole", u64::MAX).unwrap(), Ending::Finished);
     let calls = ["kernel", "cuLaunchKernel", "cuMemcpyHtoDAsync_v2"].map(|call| driver.calls(call));
     assert!(calls.iter().all(|&n| n > 50), "six steps are many calls: {calls:?}");
@@ -101,14 +85,14 @@ fn a_device_that_fails_in_mid_run_costs_no_more_than_the_steps_since_the_last_ch
 
         driver.reset();
         assert_eq!(runs.train(&driver, call, u64::MAX).unwrap(), Ending::Finished);
-        assert_eq!(runs.weights(call), runs.weights("whole"), "{call}");
+        assert_eq!(runs.0.weights(call), runs.0.weights("whole"), "{call}");
     }
 }
 
 #[test]
 fn a_run_that_does_not_fit_is_refused_before_anything_is_read() {
     let driver = Driver::new();
-    let runs = Runs::new();
+    let runs = OnDriver::new();
     fs::write(runs.at("book.txt"), "a text that nobody reads ".repeat(200)).unwrap();
     let text = format!("data={} eval=none", runs.at("book.txt").display());
     let error = runs.train_with(&driver, "run", 100_000, &text).unwrap_err();
@@ -121,7 +105,7 @@ fn a_run_that_does_not_fit_is_refused_before_anything_is_read() {
 #[test]
 fn steps_log_the_memory_of_training_and_the_report_has_the_most() {
     let driver = Driver::new();
-    let runs = Runs::new();
+    let runs = OnDriver::new();
     // Rows of 32 tokens train; 512 are measured, before, in between and after.
     for (out, more) in [("plain", "eval=none"), ("measured", "eval=ppl eval_at=512 eval_every=1")] {
         assert_eq!(runs.train_with(&driver, out, u64::MAX, more).unwrap(), Ending::Finished);
@@ -147,7 +131,7 @@ fn steps_log_the_memory_of_training_and_the_report_has_the_most() {
 #[test]
 fn memory_that_runs_out_anywhere_says_what_holds_it_and_leaves_checkpoints_alone() {
     let driver = Driver::new();
-    let runs = Runs::new();
+    let runs = OnDriver::new();
     runs.train(&driver, "whole", u64::MAX).unwrap();
     // Eleven parameters are loaded, each with a master copy and two moments.
     let (allocations, loading) = (driver.calls("cuMemAllocAsync"), 44);
@@ -173,6 +157,6 @@ fn memory_that_runs_out_anywhere_says_what_holds_it_and_leaves_checkpoints_alone
 
         driver.reset();
         assert_eq!(runs.train(&driver, out, u64::MAX).unwrap(), Ending::Finished);
-        assert_eq!(runs.weights(out), runs.weights("whole"), "{out}");
+        assert_eq!(runs.0.weights(out), runs.0.weights("whole"), "{out}");
     }
 }

@@ -8,14 +8,13 @@ use clap::Parser as _;
 use ltrain::backend::gpu::Place;
 use ltrain::backend::{Device, Emu, EmuMode, Kernels};
 use ltrain::cli::{Cli, Command};
-use ltrain::config::{ModelInfo, RunConfig, Settings};
+use ltrain::config::RunConfig;
 use ltrain::io::ModelDir;
 use ltrain::io::hf_config::read_config;
 use ltrain::plan::MemoryPlan;
 use ltrain::run::{self, Ending};
-use tempfile::TempDir;
 
-use crate::common::builtin;
+use crate::common::runs::Runs;
 use crate::recorded::Recorded;
 
 const MODEL: &str = r#"{
@@ -29,51 +28,32 @@ fn place() -> Place {
     Place::Cpu { reason: "a test".into() }
 }
 
-/// A folder for runs.
-struct Runs(TempDir);
+fn folder() -> Runs {
+    let runs = Runs::new();
+    fs::write(runs.at("model.json"), MODEL).unwrap();
+    runs
+}
 
-impl Runs {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("model.json"), MODEL).unwrap();
-        Self(dir)
-    }
+fn config(runs: &Runs, out: &str, words: &str) -> RunConfig {
+    runs.config(out, &format!("seq_len=48 micro_batch=2 accum=2 steps=2 warmup=1 progress=quiet {words}"))
+}
 
-    fn at(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
+fn train(config: &RunConfig, device: &dyn Kernels) {
+    assert_eq!(run::train(config, &place(), device, "a test").unwrap(), Ending::Finished);
+}
 
-    fn config(&self, out: &str, words: &str) -> RunConfig {
-        let places = [
-            format!("tokenizer={}", builtin().display()),
-            format!("out={}", self.at(out).display()),
-            format!("cache={}", self.at("cache").display()),
-            "seq_len=48 micro_batch=2 accum=2 steps=2 warmup=1 progress=quiet".into(),
-            words.into(),
-        ];
-        let words: Vec<String> = places.iter().flat_map(|w| w.split(' ')).map(str::to_owned).collect();
-        let settings = Settings::assigned(&words).unwrap();
-        RunConfig::resolve(&settings, &ModelInfo::read(&settings).unwrap()).unwrap()
-    }
-
-    fn train(&self, config: &RunConfig, device: &dyn Kernels) {
-        assert_eq!(run::train(config, &place(), device, "a test").unwrap(), Ending::Finished);
-    }
-
-    /// A model that training has touched, as adapters want it, in f32.
-    fn base(&self) -> PathBuf {
-        let words =
-            format!("init={} data=synthetic:facts-64 eval=none train=full export=merged", self.at("model.json").display());
-        self.train(&self.config("base", &words), &Device::new(Emu::new(EmuMode::Eager), u64::MAX));
-        self.at("base/merged")
-    }
+/// A model that training has touched, as adapters want it, in f32.
+fn base(runs: &Runs) -> PathBuf {
+    let words = format!("init={} data=synthetic:facts-64 eval=none train=full export=merged", runs.at("model.json").display());
+    train(&config(runs, "base", &words), &Device::new(Emu::new(EmuMode::Eager), u64::MAX));
+    runs.at("base/merged")
 }
 
 /// What a run allocates at most, everything from its weights to its last evaluation, and what its plan said.
 #[test]
 fn a_run_takes_what_its_plan_says() {
-    let runs = Runs::new();
-    let base = runs.base();
+    let runs = folder();
+    let base = base(&runs);
     let model = read_config(&base.join("config.json")).unwrap();
     for (out, words) in [
         ("lora", "train=lora rank=4 eval=none"),
@@ -84,11 +64,11 @@ fn a_run_takes_what_its_plan_says() {
         ("asked", "train=lora rank=4 eval=ppl,passkey eval_at=512"),
     ] {
         let words = format!("model={} data=synthetic:facts-64 target=128 {words}", base.display());
-        let config = runs.config(out, &words);
+        let config = config(&runs, out, &words);
         let planned = MemoryPlan::of(&config, &model).unwrap().peak().total();
         let (emulation, seen) = Recorded::new();
         // The limit is what was planned: one byte more would be an error.
-        runs.train(&config, &Device::new(emulation, planned));
+        train(&config, &Device::new(emulation, planned));
         let taken = seen.peak.load(Ordering::Relaxed);
         assert!(taken as f64 >= 0.98 * planned as f64, "{out}: planned {planned}, took {taken}");
     }
@@ -98,12 +78,12 @@ fn a_run_takes_what_its_plan_says() {
 /// that `ltrain merge` makes of base and adapter, to the bit.
 #[test]
 fn a_merged_model_keeps_what_nobody_trained() {
-    let runs = Runs::new();
-    let base = runs.base();
+    let runs = folder();
+    let base = base(&runs);
     for mode in ["lora", "lora+"] {
         let words =
             format!("model={} data=synthetic:facts-64 target=128 eval=none export=both rank=4 train={mode}", base.display());
-        runs.train(&runs.config(mode, &words), &Device::new(Emu::new(EmuMode::Eager), u64::MAX));
+        train(&config(&runs, mode, &words), &Device::new(Emu::new(EmuMode::Eager), u64::MAX));
         let (merged, adapter, out) = (runs.at(mode).join("merged"), runs.at(mode).join("adapter"), runs.at("again").join(mode));
         let [model, adapter, to] = [&base, &adapter, &out].map(|path| path.to_str().unwrap());
         let command = ["ltrain", "merge", "--model", model, "--adapter", adapter, "--out", to];

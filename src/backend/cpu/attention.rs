@@ -1,13 +1,8 @@
 use super::Cpu;
-use super::flash::{self, Dims};
+use super::flash;
 use crate::error::Result;
 use crate::ops::attention::{AttentionKernels, AttentionSaved, Extents};
 use crate::tensor::{Tensor, pool};
-
-fn dims(extents: Extents) -> Dims {
-    let Extents { batch, q_len, kv_len, heads, kv_heads, head_dim } = extents;
-    Dims { batch, q_len, kv_len, heads, kv_heads, head_dim }
-}
 
 fn starts(segments: &Tensor) -> Result<[&[u32]; 2]> {
     let starts = segments.as_u32()?;
@@ -16,7 +11,7 @@ fn starts(segments: &Tensor) -> Result<[&[u32]; 2]> {
 
 impl AttentionKernels for Cpu {
     fn attention_fwd(&self, q: &Tensor, k: &Tensor, v: &Tensor, segments: &Tensor, scale: f32) -> Result<(Tensor, Tensor)> {
-        let d = dims(Extents::of(q, k, v, segments)?);
+        let d = Extents::of(q, k, v, segments)?;
         let mut o = pool::dirty(q.shape().len());
         let mut lse = pool::dirty(d.batch * d.heads * d.q_len);
         flash::forward(d, scale, q.as_f32()?, k.as_f32()?, v.as_f32()?, starts(segments)?, &mut o, &mut lse);
@@ -25,7 +20,7 @@ impl AttentionKernels for Cpu {
 
     fn attention_bwd(&self, dout: &Tensor, saved: &AttentionSaved) -> Result<[Tensor; 3]> {
         let [q, k, v] = &saved.qkv;
-        let d = dims(Extents::of_backward(dout, saved)?);
+        let d = Extents::of_backward(dout, saved)?;
         let [mut dq, mut dk, mut dv] = [q, k, v].map(|t| pool::dirty(t.shape().len()));
         flash::backward(
             d,

@@ -9,14 +9,15 @@
 use rayon::prelude::*;
 
 use super::tile::{GradStep, Mask, Side};
-use super::{Dims, LOG2_E, TILE, from_lanes, product, to_lanes};
+use super::{LOG2_E, TILE, from_lanes, product, to_lanes};
 use crate::backend::cpu::panel::{Init, LANE_STEP, Order};
 use crate::backend::cpu::scratch::Scratch;
 use crate::backend::cpu::vector::{axpy, dot};
+use crate::ops::attention::Extents;
 
 /// How the work and the scratch memory of one call are cut.
 struct Plan {
-    dims: Dims,
+    dims: Extents,
     /// Tiles of [`TILE`] keys per unit.
     key_tiles: usize,
     /// Floats per row of dq and of k in scratch: head_dim, padded to whole vectors.
@@ -29,7 +30,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(dims: Dims) -> Self {
+    fn new(dims: Extents) -> Self {
         let items = dims.heads / dims.kv_heads * dims.tiles();
         // Two parts per thread: enough to even out, little enough to add up.
         let parts = (2 * rayon::current_num_threads()).div_ceil(dims.units()).min(items);
@@ -64,7 +65,7 @@ struct Keys {
 
 impl Keys {
     fn new(plan: &Plan, scale: f32, k: &[f32], v: &[f32]) -> Self {
-        let Dims { kv_len, kv_heads, head_dim, .. } = plan.dims;
+        let Extents { kv_len, kv_heads, head_dim, .. } = plan.dims;
         let tiles = plan.dims.units() * plan.key_tiles;
         let (columns, rows) = (plan.columns(), TILE * plan.width);
         let mut keys = Self {
@@ -95,7 +96,7 @@ impl Keys {
 /// If a length does not fit `dims`.
 #[expect(clippy::too_many_arguments, reason = "the tensors of one kernel")]
 pub fn backward(
-    dims: Dims,
+    dims: Extents,
     scale: f32,
     q: &[f32],
     k: &[f32],
@@ -109,7 +110,7 @@ pub fn backward(
     dv: &mut [f32],
 ) {
     dims.check(q, k, v, starts);
-    let Dims { q_len, kv_len, heads, kv_heads, head_dim, .. } = dims;
+    let Extents { q_len, kv_len, heads, kv_heads, head_dim, .. } = dims;
     assert_eq!(lse.len(), dims.batch * heads * q_len, "attention: floats of lse");
     for (name, x) in [("o", o), ("do", do_), ("dq", dq)] {
         assert_eq!(x.len(), q.len(), "attention: floats of {name}");
@@ -204,7 +205,7 @@ impl Space {
     /// Adds one tile of queries of one head to the columns of dk (unscaled) and dv, and to its unscaled rows of dq.
     fn item(&mut self, saved: &Saved, unit: usize, item: usize, [dq, dk, dv]: [&mut [f32]; 3]) {
         let &Plan { dims, key_tiles, width, .. } = saved.plan;
-        let Dims { q_len, heads, kv_heads, head_dim, .. } = dims;
+        let Extents { q_len, heads, kv_heads, head_dim, .. } = dims;
         let (batch, key_head) = (unit / kv_heads, unit % kv_heads);
         let head = key_head * (heads / kv_heads) + item / dims.tiles();
         let tile = item % dims.tiles();

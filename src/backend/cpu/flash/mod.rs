@@ -27,6 +27,7 @@ pub use backward::backward;
 use self::tile::{Mask, QueryTile, Side, SoftmaxStep};
 use crate::backend::cpu::panel::{Init, Order, Panel};
 use crate::backend::cpu::scratch::Scratch;
+use crate::ops::attention::Extents;
 
 /// Queries per tile: four AVX-512 registers.
 pub(super) const TILE: usize = 64;
@@ -35,24 +36,7 @@ const KEYS: usize = 64;
 /// A score that loses against every real one and still has a finite difference to -inf.
 const LOWEST: f32 = -1e30;
 
-/// Extents of one attention call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dims {
-    /// Rows of the batch, B.
-    pub batch: usize,
-    /// Query tokens per row, Tq: the last of the `kv_len`.
-    pub q_len: usize,
-    /// Key tokens per row, Tk >= Tq.
-    pub kv_len: usize,
-    /// Query heads, H.
-    pub heads: usize,
-    /// Key heads, Hk, a divisor of H.
-    pub kv_heads: usize,
-    /// Floats per head, D.
-    pub head_dim: usize,
-}
-
-impl Dims {
+impl Extents {
     fn q_numel(&self) -> usize {
         self.batch * self.q_len * self.heads * self.head_dim
     }
@@ -121,8 +105,8 @@ struct KeyRows<'a> {
 impl<'a> KeyRows<'a> {
     /// Copies to (B,Hk,Tk,D), unless so few queries will read the rows that the copy would cost more than it saves: rows a
     /// power of two apart share a few cache sets.
-    fn new(dims: &Dims, x: &'a [f32]) -> Self {
-        let Dims { kv_len, kv_heads, head_dim, .. } = *dims;
+    fn new(dims: &Extents, x: &'a [f32]) -> Self {
+        let Extents { kv_len, kv_heads, head_dim, .. } = *dims;
         if kv_heads == 1 || dims.q_len < TILE {
             return Self { rows: Rows::Given(x), head: head_dim, row: kv_heads * head_dim };
         }
@@ -138,7 +122,7 @@ impl<'a> KeyRows<'a> {
     }
 
     /// The rows from key `first` on, of one head; consecutive rows are `self.row` apart.
-    fn from(&self, dims: &Dims, batch: usize, head: usize, first: usize) -> &[f32] {
+    fn from(&self, dims: &Extents, batch: usize, head: usize, first: usize) -> &[f32] {
         let floats: &[f32] = match &self.rows {
             Rows::Given(floats) => floats,
             Rows::ByHead(floats) => floats,
@@ -173,9 +157,9 @@ pub(super) fn from_lanes(x: &[f32], lanes: usize, factor: f32, rows: &mut [f32],
 /// # Panics
 /// If a length does not fit `dims`.
 #[expect(clippy::too_many_arguments, reason = "the tensors of one kernel")]
-pub fn forward(dims: Dims, scale: f32, q: &[f32], k: &[f32], v: &[f32], starts: [&[u32]; 2], o: &mut [f32], lse: &mut [f32]) {
+pub fn forward(dims: Extents, scale: f32, q: &[f32], k: &[f32], v: &[f32], starts: [&[u32]; 2], o: &mut [f32], lse: &mut [f32]) {
     dims.check(q, k, v, starts);
-    let Dims { q_len, heads, head_dim, .. } = dims;
+    let Extents { q_len, heads, head_dim, .. } = dims;
     assert_eq!(o.len(), q.len(), "attention: floats of o");
     assert_eq!(lse.len(), dims.batch * heads * q_len, "attention: floats of lse");
     if q.is_empty() {
@@ -228,7 +212,7 @@ impl ForwardSpace {
     /// The tile whose scaled queries are in `self.q`: `o` as columns, and `lse`.
     fn tile(
         &mut self,
-        dims: &Dims,
+        dims: &Extents,
         queries: &QueryTile,
         (keys, values): (&KeyRows, &KeyRows),
         (batch, key_head): (usize, usize),

@@ -1,13 +1,14 @@
 //! Tiled attention against the formula in f64.
 
-use super::{Dims, backward, forward};
+use super::{backward, forward};
+use crate::ops::attention::Extents;
 
 fn ramp(len: usize, phase: f64) -> Vec<f32> {
     (0..len).map(|i| (0.37 * i as f64 + phase + (i as f64 * 0.011).cos()).sin() as f32 * 1.3).collect()
 }
 
 struct Case {
-    dims: Dims,
+    dims: Extents,
     scale: f32,
     q: Vec<f32>,
     k: Vec<f32>,
@@ -18,7 +19,7 @@ struct Case {
 
 /// Shifted group starts: half 0 at multiples of `group`, half 1 half a group later. `group` 0: everything is visible.
 fn case(batch: usize, q_len: usize, kv_len: usize, heads: usize, kv_heads: usize, head_dim: usize, group: usize) -> Case {
-    let dims = Dims { batch, q_len, kv_len, heads, kv_heads, head_dim };
+    let dims = Extents { batch, q_len, kv_len, heads, kv_heads, head_dim };
     let table = |shift: usize| -> Vec<u32> {
         (0..batch)
             .flat_map(|b| {
@@ -55,7 +56,7 @@ struct Out<T> {
 }
 
 fn naive(c: &Case) -> Out<f64> {
-    let Dims { batch, q_len, kv_len, heads, kv_heads, head_dim } = c.dims;
+    let Extents { batch, q_len, kv_len, heads, kv_heads, head_dim } = c.dims;
     let mut out = Out {
         o: vec![0.0; c.q.len()],
         lse: vec![0.0; batch * heads * q_len],
@@ -101,7 +102,7 @@ fn naive(c: &Case) -> Out<f64> {
 }
 
 fn tiled(c: &Case) -> Out<f32> {
-    let Dims { batch, q_len, heads, .. } = c.dims;
+    let Extents { batch, q_len, heads, .. } = c.dims;
     let nan = |n: usize| vec![f32::NAN; n];
     let mut out =
         Out { o: nan(c.q.len()), lse: nan(batch * heads * q_len), dq: nan(c.q.len()), dk: nan(c.k.len()), dv: nan(c.k.len()) };
