@@ -18,6 +18,8 @@ pub enum Stream {
     Text = 6,
     /// Inputs of benchmarks.
     Bench = 7,
+    /// Rotation scales that rows or steps draw (E²-LLM).
+    Scale = 8,
 }
 
 /// A small generator (SplitMix64) positioned by its three coordinates.

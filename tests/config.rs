@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use ltrain::config::text::{List, ModelSource, Source};
 use ltrain::config::{ConfigError, ModelInfo, RunConfig, Settings, defaults, file};
+use ltrain::data::attend::Group;
 use ltrain::data::{Attend, Holdout, Packing};
 use ltrain::error::{Error, Explain, Shown};
 use ltrain::model::rope::RopeKind;
 use ltrain::model::{ModelConfig, Recompute, RopeScaling};
 use ltrain::optim::Shape;
+use ltrain::positions::Words;
 use ltrain::train::TrainMode;
 
 fn tiny() -> ModelInfo {
@@ -65,7 +67,7 @@ fn the_builtin_model_needs_no_settings() {
     let config = run(&tiny(), &[]);
     assert_eq!(config.model.source, ModelSource::Builtin);
     assert_eq!((config.positions.context, config.positions.target, config.data.seq_len), (256, 2048, 256));
-    assert_eq!((config.positions.method, config.positions.rope), ("pose", RopeKind::Yarn));
+    assert_eq!((config.positions.method.name(), config.positions.rope), ("pose", RopeKind::Yarn));
     assert_eq!(
         (config.train.mode, config.train.lora.is_none(), config.train.recompute),
         (TrainMode::Full, true, Recompute::Nothing)
@@ -74,7 +76,7 @@ fn the_builtin_model_needs_no_settings() {
     assert_eq!((config.optim.lr, config.optim.shape), (defaults::LR_BUILTIN, Shape::Cosine));
     assert_eq!(config.eval.at, [256, 512, 1024, 2048]);
     assert!(config.eval.control);
-    assert_eq!(config.positions.plan().unwrap().name(), "pose");
+    assert_eq!(config.positions.plan(&Words::default()).unwrap().span_rows(), 5);
     assert_eq!(config.positions.training_rope(), &config.positions.target_rope);
 }
 
@@ -218,7 +220,7 @@ fn a_target_within_the_context_is_refused_in_so_many_words() {
     assert_eq!(text, expected);
     // The way out that the message names.
     let config = run(&large(), &["model=./m", "data=/text", "target=8k", "rope=keep"]);
-    assert_eq!((config.positions.method, config.positions.target_rope), ("natural", large().config.rope));
+    assert_eq!((config.positions.method.name(), config.positions.target_rope), ("natural", large().config.rope));
     // Positions that reach beyond the row make no sense within the context.
     assert!(resolve(&large(), &["model=./m", "data=/text", "target=8k", "rope=keep", "positions=pose"]).is_err());
 }
@@ -226,7 +228,10 @@ fn a_target_within_the_context_is_refused_in_so_many_words() {
 #[test]
 fn pre_training_stays_within_the_context() {
     let config = run(&tiny(), &["init=/m/config.json", "tokenizer=/t", "data=/a"]);
-    assert_eq!((config.positions.target, config.positions.method, config.positions.rope), (256, "natural", RopeKind::Keep));
+    assert_eq!(
+        (config.positions.target, config.positions.method.name(), config.positions.rope),
+        (256, "natural", RopeKind::Keep)
+    );
     assert_eq!((config.train.mode, config.eval.control), (TrainMode::Full, false));
     let keys = problem_keys(resolve(&tiny(), &["init=/m/config.json", "model=/m", "data=/a", "train=lora"]));
     assert_eq!(keys, ["init", "tokenizer", "train"]);
@@ -271,7 +276,11 @@ fn all_problems_are_found_at_once() {
 fn rows_are_never_longer_than_a_synthetic_document() {
     assert_eq!(run(&tiny(), &["data=synthetic:facts-64"]).data.seq_len, 64);
     assert_eq!(run(&tiny(), &["data=synthetic:long-2048"]).data.seq_len, 256, "the model's context is the shorter one");
-    for assignments in [&["seq_len=257"][..], &["method=full-length"], &["data=synthetic:facts-64", "seq_len=65"]] {
+    let full = run(&tiny(), &["method=full-length"]);
+    assert_eq!((full.data.seq_len, full.data.train[0].to_string().as_str()), (2048, "synthetic:mixed-2048"));
+    for assignments in
+        [&["seq_len=257"][..], &["method=full-length", "data=synthetic:mixed-256"], &["data=synthetic:facts-64", "seq_len=65"]]
+    {
         let text = shown(resolve(&tiny(), assignments).unwrap_err());
         assert!(text.contains("seq_len: expected at most the ") && text.contains("such as --data synthetic:"), "{text}");
     }
@@ -293,6 +302,11 @@ fn a_setting_without_effect_is_refused() {
     let pairs: &[(&[&str], &str)] = &[
         (&["positions=natural", "pose_chunks=2"], "pose_chunks"),
         (&["e2_max_scale=2"], "e2_max_scale"),
+        (&["e2_scale_per=step"], "e2_scale_per"),
+        (&["select_rest=0.1"], "select_rest"),
+        (&["end_prompt=eos"], "end_prompt"),
+        (&["end_prompt_weight=1"], "end_prompt_weight"),
+        (&["method=longlora", "attention=full", "s2_group=1/2"], "s2_group"),
         (&["s2_group=64"], "s2_group"),
         (&["train=full", "alpha=1"], "alpha"),
         (&["train=lora", "lr_embed=1e-4"], "lr_embed"),
@@ -313,15 +327,59 @@ fn a_setting_without_effect_is_refused() {
 #[test]
 fn presets_set_axes_and_axes_win() {
     let full = run(&tiny(), &["method=full-length", "data=/a"]);
-    assert_eq!((full.positions.method, full.data.seq_len, full.train.micro_batch), ("natural", 2048, 2));
+    assert_eq!((full.positions.method.name(), full.data.seq_len, full.train.micro_batch), ("natural", 2048, 2));
     let e2 = run(&tiny(), &["method=e2-llm"]);
-    assert_eq!((e2.positions.method, e2.positions.args.max_scale), ("e2-llm", Some(8)));
+    assert_eq!((e2.positions.method.name(), e2.positions.args.max_scale), ("e2-llm", Some(8)));
     assert_eq!(e2.positions.training_rope(), &tiny().config.rope);
     assert_eq!(e2.positions.target_rope.scaling, RopeScaling::Linear { factor: 8.0 });
     let mixed = run(&tiny(), &["method=pose", "positions=random", "rope=linear"]);
-    assert_eq!((mixed.positions.method, mixed.positions.rope), ("random", RopeKind::Linear));
+    assert_eq!((mixed.positions.method.name(), mixed.positions.rope), ("random", RopeKind::Linear));
     let s2 = run(&tiny(), &["attention=s2", "no_pack=true"]);
-    assert_eq!((s2.positions.attend, s2.data.packing), (Attend::Shifted { group: 64 }, Packing::Off));
+    assert_eq!((s2.positions.attend, s2.data.packing), (Attend::Shifted { group: Group::Parts(4) }, Packing::Off));
+}
+
+#[test]
+fn shares_of_rows_become_a_mix() {
+    let spec = |settings: &[&str]| run(&tiny(), settings).positions.method.to_string();
+    assert_eq!(spec(&["contiguous=15%"]), "mix:pose=85,natural=15");
+    assert_eq!(spec(&["positions=mix:pose=3,uniform=1", "retrieval=20%"]), "mix:pose=60,uniform=20,retrieval=20");
+    assert_eq!(spec(&["positions=mix:pose=1,natural=1", "contiguous=0.5"]), "mix:pose=25,natural=75");
+    assert_eq!(spec(&["contiguous=0"]), "pose");
+    // A mix with E2-LLM trains on the base rotation: all other rows are divided by the factor.
+    let e2 = run(&tiny(), &["positions=mix:pose=1,e2-llm=1"]);
+    assert_eq!((e2.positions.training_rope(), e2.positions.rope), (&tiny().config.rope, RopeKind::Linear));
+    let mix = e2.positions.plan(&Words::default()).unwrap();
+    let scales: std::collections::BTreeSet<u32> = (0..200).map(|row| mix.row(1, row).scale as u32).collect();
+    assert_eq!(scales, (1..=8).collect());
+    assert_eq!(problem_keys(resolve(&tiny(), &["positions=mix:pose=1,e2-llm=1", "rope=yarn"])), ["rope"]);
+}
+
+/// Numbers of the papers, from their texts and released scripts.
+#[test]
+fn presets_with_paper_have_the_papers_numbers() {
+    let big = large();
+    let large = |method: &str| run(&big, &["model=/m", "data=/a", "target=64k", &format!("method={method}:paper")]);
+    let of = |c: &RunConfig| {
+        let rows = c.train.micro_batch * c.train.accum;
+        (c.optim.lr, c.train.steps, rows, c.schedule().warmup, c.optim.adamw.beta2, c.optim.adamw.weight_decay, c.train.mode)
+    };
+    assert_eq!(of(&large("pose")), (2e-5, 1000, 64, 10, 0.999, 0.0, TrainMode::Full));
+    assert_eq!(of(&large("e2-llm")), (1e-5, 30_000, 16, 0, 0.95, 0.0, TrainMode::Full));
+    assert_eq!(of(&large("longrecipe")), (5e-5, 104, 96, 0, 0.999, 0.1, TrainMode::Full));
+    assert_eq!(of(&large("longlora")), (2e-5, 1000, 64, 20, 0.95, 0.0, TrainMode::LoraPlus));
+    assert_eq!(of(&large("endprompt")), (2e-5, 1907, 64, 20, 0.999, 0.0, TrainMode::Full));
+    let longlora = large("longlora");
+    let lora = longlora.train.lora.as_ref().unwrap();
+    assert_eq!((lora.rank, lora.alpha, lora.targets.len(), longlora.optim.lr_embed), (8, 16.0, 4, 2e-5));
+    assert_eq!((longlora.data.seq_len, longlora.positions.rope), (65536, RopeKind::Linear));
+    assert_eq!(longlora.positions.attend, Attend::Shifted { group: Group::Parts(4) });
+    assert_eq!(large("longrecipe").data.seq_len, 19660);
+    let e2 = large("e2-llm").positions.args;
+    assert_eq!((e2.max_scale, e2.rows_per_scale), (Some(20), 16));
+    // What the user says wins, and brings no complaint about what the preset said.
+    let own = run(&big, &["model=/m", "data=/a", "method=longlora:paper", "train=full", "attention=full", "steps=5"]);
+    assert_eq!((own.train.mode, own.train.steps, own.positions.attend), (TrainMode::Full, 5, Attend::Full));
+    assert!("uniform:paper".parse::<ltrain::config::text::Recipe>().is_err());
 }
 
 #[test]

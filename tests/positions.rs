@@ -4,10 +4,41 @@ use std::sync::Arc;
 
 use ltrain::error::Explain;
 use ltrain::positions::{
-    Coverage, E2Llm, MethodArgs, MethodError, Natural, Plan, Pose, PositionPlan, RandPos, Uniform, build, names,
+    Coverage, E2Llm, Fact, MethodArgs, MethodError, Natural, Part, Plan, Pose, PositionPlan, RandPos, Spec, Uniform, Words,
+    method, names,
 };
 use ltrain::rng::{Rng, Stream};
 use proptest::prelude::*;
+
+/// A language of 50 words: every fifth ends a sentence, every seventh is marked.
+fn words() -> Words {
+    let fact = |thing: u32, n: u32| Fact {
+        statement: [100, 200 + thing, 300 + n, 101].into(),
+        question: [102, 200 + thing].into(),
+        answer: [300 + n].into(),
+    };
+    Words {
+        ends: (0..50).map(|id| id % 5 == 0).collect(),
+        marked: (0..50).map(|id| id % 7 == 0).collect(),
+        end_prompt: [400, 401, 402].into(),
+        facts: (0..8).map(|thing| (0..3).map(|n| fact(thing, n)).collect()).collect(),
+    }
+}
+
+/// A document of that language.
+fn text(len: usize) -> Vec<u32> {
+    let mut rng = Rng::at(9, Stream::Text, len as u64);
+    (0..len).map(|_| rng.below(50) as u32).collect()
+}
+
+/// Ranges of the document's tokens.
+fn ranges(plan: &Plan) -> Vec<std::ops::Range<usize>> {
+    let text = |part: &Part| match part {
+        Part::Text(range) => Some(range.clone()),
+        Part::Own(..) => None,
+    };
+    plan.parts.iter().filter_map(text).collect()
+}
 
 /// Any method, for lengths that may work together.
 fn any_method() -> impl Strategy<Value = (Arc<dyn PositionPlan>, MethodArgs)> {
@@ -15,7 +46,7 @@ fn any_method() -> impl Strategy<Value = (Arc<dyn PositionPlan>, MethodArgs)> {
     (proptest::sample::select(names), 1usize..300, 1usize..12, 1usize..400, 1usize..6).prop_map(
         |(name, seq_len, factor, context, chunks)| {
             let args = MethodArgs { chunks: chunks.min(seq_len), ..MethodArgs::new(seq_len * factor, context, seq_len) };
-            (build(name, &args).unwrap(), args)
+            (method(name, &args, &words()).unwrap(), args)
         },
     )
 }
@@ -23,8 +54,8 @@ fn any_method() -> impl Strategy<Value = (Arc<dyn PositionPlan>, MethodArgs)> {
 /// The row's scale and plan, as training draws them.
 fn draw(method: &dyn PositionPlan, available: usize, want: usize, seed: u64, row: u64) -> (f32, Plan) {
     let mut rng = Rng::at(seed, Stream::Positions, row);
-    let scale = method.rope_scale(&mut rng);
-    (scale, method.plan(available, want, scale, &mut rng))
+    let scale = method.rope_scale(&mut rng).unwrap_or(1.0);
+    (scale, method.plan(&text(available), want, scale, &mut rng))
 }
 
 proptest! {
@@ -50,9 +81,11 @@ proptest! {
             prop_assert_eq!(plan.positions[0], 0);
         }
 
-        prop_assert_eq!(plan.tokens.iter().map(|r| r.len()).sum::<usize>(), want);
-        prop_assert!(plan.tokens.iter().all(|r| !r.is_empty() && r.end <= available), "{:?}", plan);
-        prop_assert!(plan.tokens.windows(2).all(|w| w[0].end <= w[1].start), "{:?}", plan);
+        prop_assert_eq!(plan.parts.iter().map(Part::len).sum::<usize>(), want);
+        prop_assert!(plan.parts.iter().all(|part| !part.is_empty()), "{:?}", plan);
+        let ranges = ranges(&plan);
+        prop_assert!(ranges.iter().all(|r| r.end <= available), "{:?}", plan);
+        prop_assert!(ranges.windows(2).all(|w| w[0].end <= w[1].start), "{:?}", plan);
 
         prop_assert!(scale >= 1.0 && scale.fract() == 0.0);
         prop_assert_eq!((scale, plan), draw(&*method, available, want, seed, row));
@@ -66,10 +99,11 @@ proptest! {
         let (_, plan) = draw(&pose, want + extra, want, seed, 0);
         let jumps = plan.positions.windows(2).filter(|w| w[1] != w[0] + 1).count();
         prop_assert!(jumps < chunks, "{} jumps in {:?}", jumps, plan);
-        prop_assert_eq!(plan.tokens[0].start, 0);
-        prop_assert_eq!(plan.tokens.len(), chunks.min(want));
+        let ranges = ranges(&plan);
+        prop_assert_eq!(ranges[0].start, 0);
+        prop_assert_eq!(ranges.len(), chunks.min(want));
         if chunks == 2 {
-            prop_assert!(plan.tokens[0].len() <= want.div_ceil(2));
+            prop_assert!(ranges[0].len() <= want.div_ceil(2));
         }
     }
 
@@ -97,8 +131,13 @@ proptest! {
 fn rows_differ_from_each_other() {
     let args = MethodArgs::new(4096, 512, 256);
     for name in names() {
-        let method = build(name, &args).unwrap();
+        let method = method(name, &args, &words()).unwrap();
         let plans: Vec<_> = (0..20).map(|row| draw(&*method, 5000, 256, 1, row)).collect();
+        if name == "endprompt" {
+            // Nothing is drawn: the text's beginning and the prompt.
+            assert!(plans.windows(2).all(|w| w[0] == w[1]));
+            continue;
+        }
         let distinct = (1..20).filter(|&i| !plans[..i].contains(&plans[i])).count();
         assert!(distinct >= 15, "{name}: only {distinct} of 19 rows are new");
         assert_ne!(draw(&*method, 5000, 256, 2, 0), plans[0], "{name}: the seed changes nothing");
@@ -107,8 +146,11 @@ fn rows_differ_from_each_other() {
 
 #[test]
 fn an_unknown_method_is_answered_with_the_list() {
-    let error = build("pos", &MethodArgs::new(2048, 256, 256)).unwrap_err();
-    assert_eq!(error.to_string(), "--positions: expected one of natural, pose, random, e2-llm, uniform, got \"pos\"");
+    let error = "pos".parse::<Spec>().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "--positions: expected one of natural, pose, random, e2-llm, longrecipe, endprompt, uniform, retrieval, got \"pos\""
+    );
     assert_eq!(error.explain().exit_code(), 2);
 }
 
@@ -117,20 +159,23 @@ fn lengths_that_cannot_work_together_are_refused_when_the_method_is_built() {
     let args = MethodArgs::new(2048, 256, 256);
     for name in names() {
         assert_eq!(
-            build(name, &MethodArgs { seq_len: 4096, ..args }).unwrap_err(),
+            method(name, &MethodArgs { seq_len: 4096, ..args }, &words()).unwrap_err(),
             MethodError::RowTooLong { seq_len: 4096, target: 2048 }
         );
-        assert_eq!(build(name, &MethodArgs { context: 0, ..args }).unwrap_err(), MethodError::Zero { what: "context" });
+        assert_eq!(
+            method(name, &MethodArgs { context: 0, ..args }, &words()).unwrap_err(),
+            MethodError::Zero { what: "context" }
+        );
         let far = 1 << 33;
-        assert_eq!(build(name, &MethodArgs { target: far, ..args }).unwrap_err(), MethodError::TooFar { end: far });
+        assert_eq!(method(name, &MethodArgs { target: far, ..args }, &words()).unwrap_err(), MethodError::TooFar { end: far });
     }
     assert_eq!(
-        build("pose", &MethodArgs { chunks: 257, ..args }).unwrap_err(),
+        method("pose", &MethodArgs { chunks: 257, ..args }, &words()).unwrap_err(),
         MethodError::TooManyChunks { chunks: 257, seq_len: 256 }
     );
-    assert!(build("pose", &MethodArgs { chunks: 0, ..args }).is_err());
-    assert!(build("e2-llm", &MethodArgs { max_scale: Some(0), ..args }).is_err());
-    assert!(build("e2-llm", &MethodArgs { max_scale: Some(1 << 31), ..args }).is_err());
+    assert!(method("pose", &MethodArgs { chunks: 0, ..args }, &words()).is_err());
+    assert!(method("e2-llm", &MethodArgs { max_scale: Some(0), ..args }, &words()).is_err());
+    assert!(method("e2-llm", &MethodArgs { max_scale: Some(1 << 31), ..args }, &words()).is_err());
 }
 
 /// χ² of `counts` against equal expectations stays below its mean plus five standard deviations.
@@ -150,8 +195,9 @@ fn pose_draws_skips_lengths_and_content_uniformly() {
     for row in 0..40_000 {
         let (_, plan) = draw(&pose, available, want, 3, row);
         skips[plan.positions[want - 1] as usize - (want - 1)] += 1;
-        lengths[plan.tokens[0].len() - 1] += 1;
-        contents[plan.tokens[1].end - want] += 1;
+        let ranges = ranges(&plan);
+        lengths[ranges[0].len() - 1] += 1;
+        contents[ranges[1].end - want] += 1;
     }
     uniform_counts("u ~ U{0..T-n}", &skips);
     uniform_counts("l0 ~ U{1..(n+1)/2}", &lengths);
@@ -194,7 +240,7 @@ fn natural_windows_start_anywhere_in_the_document() {
     for row in 0..21_000 {
         let (_, plan) = draw(&Natural, 30, 10, 6, row);
         assert_eq!(plan.positions, (0..10).collect::<Vec<u32>>());
-        starts[plan.tokens[0].start] += 1;
+        starts[ranges(&plan)[0].start] += 1;
     }
     uniform_counts("offset", &starts);
 }

@@ -53,14 +53,34 @@ choices! {
         Tiny = "tiny",
     }
 
-    /// `--method`: a preset of positions, attention and rotation.
+    /// `--method`, without `:paper`.
     Preset {
-        /// Two chunks of a document with a random gap between them (PoSE).
+        /// Chunks of a document with random skips between them (PoSE).
         Pose = "pose",
         /// A random scale and offset per row (E²-LLM).
         E2Llm = "e2-llm",
-        /// Rows as long as the target at their true positions.
+        /// Impactful sentences of long documents with gaps between them (LongRecipe, stage 1).
+        LongRecipe = "longrecipe",
+        /// Instruction data at true positions (LongRecipe, stage 2).
+        Replay = "replay",
+        /// Rows as long as the target under shifted groups, adapters with embeddings and norms (LongLoRA).
+        LongLora = "longlora",
+        /// A prompt at the end of the target (EndPrompt).
+        EndPrompt = "endprompt",
+        /// PoSE with evenly trained distances.
+        Uniform = "uniform",
+        /// Random positions: a baseline.
+        Random = "random",
+        /// Rows as long as the target at their true positions: a baseline.
         FullLength = "full-length",
+    }
+
+    /// `--e2-scale-per`: how often E²-LLM draws a scale.
+    ScalePer {
+        /// For every row.
+        Row = "row",
+        /// Once for all rows of an optimizer step.
+        Step = "step",
     }
 
     /// `--attention`, without the group's size.

@@ -8,7 +8,7 @@ use super::text::Warmup;
 
 /// `--model`.
 pub const MODEL: &str = "builtin:tiny";
-/// `--data` of the built-in model.
+/// `--data` of the built-in model; longer documents of the same mix where a method wants them.
 pub const BUILTIN_DATA: &str = "synthetic:mixed-256";
 /// `--columns`.
 pub const COLUMN: &str = "text";
@@ -22,8 +22,16 @@ pub const BUILTIN_EXTENSION: usize = 8;
 pub const MAX_SEQ_LEN: usize = 8192;
 /// `--pose-chunks`.
 pub const POSE_CHUNKS: usize = 2;
-/// Groups per row that `--s2-group` makes.
+/// Groups per document that `--s2-group` makes.
 pub const S2_GROUPS: usize = 4;
+/// `--select-rest`.
+pub const SELECT_REST: f64 = 0.5;
+/// `--end-prompt`: the paper's EP_1.
+pub const END_PROMPT: &str = "This is the end of text, please pay attention here";
+/// `--end-prompt` of the built-in model, and whatever tokenizer: its end-of-text token (the paper's EP_2).
+pub const EOS: &str = "eos";
+/// `--end-prompt-weight`.
+pub const END_PROMPT_WEIGHT: f64 = 0.1;
 /// Models below this many parameters are small: full training is affordable on a CPU and wants higher rates.
 pub const SMALL_MODEL: u64 = 50_000_000;
 /// `--rank`.
@@ -90,22 +98,27 @@ pub fn shown(option: &str) -> Option<String> {
         "model" => text(MODEL),
         "init" => text("the model's weights"),
         "tokenizer" => text("the model's"),
-        "data" => format!("{BUILTIN_DATA} for {MODEL}; needed for other models"),
+        "data" => format!("{BUILTIN_DATA} for {MODEL}, or longer ones where a method wants them; needed for other models"),
         "eval_data" => text("documents held back, see --val"),
         "columns" => format!("text={COLUMN}"),
         "cache" => text("$LTRAIN_CACHE, or ltrain in the user's cache folder"),
         "val" => format!("{}%", VAL_SHARE * 100.0),
         "target" => format!("{EXTENSION} x the model's context; {MODEL} {BUILTIN_EXTENSION} x; with --init the context"),
         "seq_len" => format!(
-            "the model's context, at most {}, or a synthetic document; full-length: the target",
+            "the model's context, at most {}, or a synthetic document; full-length and longlora: the target, longrecipe: 30% of it",
             format_length(MAX_SEQ_LEN)
         ),
         "method" => text("pose where rows are shorter than the target, else full-length"),
         "positions" => text("as --method says"),
         "attention" => text("full"),
+        "contiguous" | "retrieval" => text("none"),
         "pose_chunks" => POSE_CHUNKS.to_string(),
         "e2_max_scale" => text("target / context, rounded up"),
-        "s2_group" => format!("seq-len / {S2_GROUPS}"),
+        "e2_scale_per" => text("row"),
+        "select_rest" => format!("{}%", SELECT_REST * 100.0),
+        "end_prompt" => format!("{END_PROMPT:?}; {MODEL}: {EOS}"),
+        "end_prompt_weight" => END_PROMPT_WEIGHT.to_string(),
+        "s2_group" => format!("1/{S2_GROUPS}"),
         "rope" => text("the model's own scaling stretched further; yarn where it has none; e2-llm: linear; with --init keep"),
         "train" => format!("full for {small} and with --init, else lora"),
         "rank" => RANK.to_string(),

@@ -4,6 +4,7 @@ pub mod choices;
 pub mod defaults;
 pub mod file;
 mod model_info;
+mod presets;
 mod resolve;
 pub mod run;
 mod settings;

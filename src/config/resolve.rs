@@ -1,41 +1,52 @@
 //! From settings to a run: defaults, then checks, every problem collected.
 
 use crate::backend::gpu::Gpus;
+use crate::data::attend::Group;
 use crate::data::synthetic::{STAGES, Stage};
 use crate::data::{Attend, Columns, Holdout, Packing};
 use crate::io::hf_config;
 use crate::model::rope::RopeKind;
 use crate::model::{LoraConfig, LoraTarget, Recompute};
 use crate::optim::{AdamWConfig, Shape};
-use crate::positions::{self, MethodArgs};
+use crate::positions::{self, MethodArgs, Spec, Words};
 use crate::train::TrainMode;
 use crate::units::format_length;
 
-use super::choices::{Attention, Export, NanPolicy, Preset, Progress, Task};
+use super::choices::{Attention, Export, NanPolicy, Progress, ScalePer, Task};
 use super::run::{DataSettings, EvalSettings, ModelSettings, OptimSettings, OutputSettings, PositionSettings, TrainSettings};
-use super::text::{List, ModelSource, Resume, Source};
-use super::{ConfigError, ModelInfo, Problem, RunConfig, Settings, defaults};
+use super::text::{List, ModelSource, Resume, Source, Warmup};
+use super::{ConfigError, ModelInfo, Problem, RunConfig, Settings, defaults, presets};
 
 /// Names in the registry of methods that settings of their own belong to.
 pub(super) const POSE: &str = "pose";
 pub(super) const E2_LLM: &str = "e2-llm";
+pub(super) const LONG_RECIPE: &str = "longrecipe";
+pub(super) const END_PROMPT: &str = "endprompt";
 const NATURAL: &str = "natural";
+const RETRIEVAL: &str = "retrieval";
 
 /// What the parts of the resolution share.
 struct Resolver<'a> {
+    /// The user's, completed by those of the preset.
     settings: &'a Settings,
+    /// The user's alone.
+    given: &'a Settings,
     model: &'a ModelInfo,
     source: ModelSource,
     problems: Vec<Problem>,
 }
 
-pub(super) fn resolve(settings: &Settings, model: &ModelInfo) -> Result<RunConfig, ConfigError> {
-    let source = settings.model.clone().unwrap_or_default();
-    let mut r = Resolver { settings, model, source, problems: Vec::new() };
+pub(super) fn resolve(given: &Settings, model: &ModelInfo) -> Result<RunConfig, ConfigError> {
+    let source = given.model.clone().unwrap_or_default();
+    let settings = &given.clone().over(given.method.map_or_else(Settings::default, presets::settings));
+    let mut r = Resolver { settings, given, model, source, problems: Vec::new() };
     let model_settings = r.model();
-    let (positions, not_longer) = r.positions();
+    let (mut positions, not_longer) = r.positions();
     let data = r.data(&positions);
     let train = r.train(&data);
+    if settings.e2_scale_per == Some(ScalePer::Step) {
+        positions.args.rows_per_scale = (train.micro_batch.saturating_mul(train.accum) as u64).max(1);
+    }
     let optim = r.optim(&train);
     let eval = r.eval(&positions);
     let output = r.output(&train);
@@ -74,10 +85,25 @@ impl Resolver<'_> {
         self.settings.init.is_none() && self.source == ModelSource::Builtin
     }
 
+    /// Context to reach.
+    fn target(&self) -> usize {
+        let (s, context) = (self.settings, self.model.config.context);
+        let extension = if self.builtin() { defaults::BUILTIN_EXTENSION } else { defaults::EXTENSION };
+        s.target.map_or(if s.init.is_some() { context } else { context.saturating_mul(extension) }, |l| l.0)
+    }
+
     /// The text to train on; nothing for another model that was given none.
     fn sources(&self) -> Vec<Source> {
-        let builtin_text = || vec![defaults::BUILTIN_DATA.parse().expect("defaults: the built-in text is a stage")];
-        self.settings.data.clone().unwrap_or_else(|| if self.builtin() { builtin_text() } else { Vec::new() })
+        if let Some(given) = &self.settings.data {
+            return given.clone();
+        }
+        if !self.builtin() {
+            return Vec::new();
+        }
+        // Rows that are as long as the target, or choose from as much, come from documents of that length.
+        let target = self.target();
+        let row = self.settings.method.and_then(|recipe| presets::seq_len(recipe.preset, target));
+        vec![Source::Synthetic(Stage::mixed(row.map_or(0, |_| target)))]
     }
 
     fn model(&mut self) -> ModelSettings {
@@ -108,34 +134,26 @@ impl Resolver<'_> {
 
     fn positions(&mut self) -> (PositionSettings, Option<ConfigError>) {
         let (s, config) = (self.settings, &self.model.config);
-        let (context, init, preset) = (config.context, s.init.is_some(), s.method);
-        let extension = if self.builtin() { defaults::BUILTIN_EXTENSION } else { defaults::EXTENSION };
-        let target = s.target.map_or(if init { context } else { context.saturating_mul(extension) }, |l| l.0);
+        let (context, init) = (config.context, s.init.is_some());
+        let target = self.target();
         let extends = target > context;
 
         let stage = self.sources().iter().find_map(Source::stage);
         let document = stage.map_or(usize::MAX, |stage| stage.length);
-        let seq_len = s.seq_len.map(|l| l.0).unwrap_or(match preset {
-            Some(Preset::FullLength) => target,
-            _ => context.min(defaults::MAX_SEQ_LEN).min(target).min(document),
-        });
-        let method = s.positions.map_or_else(
-            || match preset {
-                Some(Preset::Pose) => POSE,
-                Some(Preset::E2Llm) => E2_LLM,
-                Some(Preset::FullLength) => NATURAL,
-                None if seq_len < target && extends => POSE,
-                None => NATURAL,
-            },
-            |p| p.0,
-        );
-        let rope = s.rope.unwrap_or(match method {
-            E2_LLM => RopeKind::Linear,
-            _ if init && !extends => RopeKind::Keep,
-            _ => config.rope.natural_kind(),
+        let by_preset = || presets::seq_len(s.method?.preset, target);
+        let usual = || context.min(defaults::MAX_SEQ_LEN).min(target).min(document);
+        let seq_len = s.seq_len.map(|l| l.0).or_else(by_preset).unwrap_or_else(usual);
+        let method = s.positions.clone().unwrap_or_else(|| Spec::only(if seq_len < target && extends { POSE } else { NATURAL }));
+        let method = [(RETRIEVAL, s.retrieval), (NATURAL, s.contiguous)]
+            .into_iter()
+            .fold(method, |method, (name, share)| share.map_or(method.clone(), |share| method.with(name, share.0)));
+        let rope = s.rope.unwrap_or_else(|| match () {
+            () if method.has(E2_LLM) => RopeKind::Linear,
+            () if init && !extends => RopeKind::Keep,
+            () => config.rope.natural_kind(),
         });
         let mut not_longer = None;
-        if !extends && !(rope == RopeKind::Keep && (init || method == NATURAL)) {
+        if !extends && !(rope == RopeKind::Keep && (init || method.is(NATURAL))) {
             let from = match s.init.as_ref() {
                 Some(file) => file.display().to_string(),
                 None => format!("{} (max_position_embeddings {context}; rope {})", self.source.config_file(), config.rope),
@@ -156,22 +174,41 @@ impl Resolver<'_> {
                 format!("use --seq-len {} or less, or longer documents, such as --data {longer}", format_length(stage.length));
             self.problem("seq_len", what, help);
         }
-        self.only_with(s.pose_chunks.is_some() && method != POSE, "pose_chunks", "--positions pose");
-        self.only_with(s.e2_max_scale.is_some() && method != E2_LLM, "e2_max_scale", "--positions e2-llm");
-        if method == E2_LLM && rope != RopeKind::Linear {
+        let given = self.given;
+        for (key, given, with) in [
+            ("pose_chunks", given.pose_chunks.is_some(), POSE),
+            ("e2_max_scale", given.e2_max_scale.is_some(), E2_LLM),
+            ("e2_scale_per", given.e2_scale_per.is_some(), E2_LLM),
+            ("select_rest", given.select_rest.is_some(), LONG_RECIPE),
+            ("end_prompt", given.end_prompt.is_some(), END_PROMPT),
+            ("end_prompt_weight", given.end_prompt_weight.is_some(), END_PROMPT),
+        ] {
+            self.only_with(given && !method.has(with), key, &format!("--positions {with}"));
+        }
+        if method.has(E2_LLM) && rope != RopeKind::Linear {
             self.problem(
                 "rope",
                 format!("expected linear with --positions e2-llm, got {rope}"),
                 "E2-LLM trains linear scales: leave out rope",
             );
         }
-        let max_scale = (method == E2_LLM).then(|| s.e2_max_scale.unwrap_or(target.div_ceil(context.max(1))));
-        let args = MethodArgs { target, context, seq_len, chunks: s.pose_chunks.unwrap_or(defaults::POSE_CHUNKS), max_scale };
+        let max_scale = method.has(E2_LLM).then(|| s.e2_max_scale.unwrap_or(target.div_ceil(context.max(1))));
+        let weight = s.end_prompt_weight.unwrap_or(defaults::END_PROMPT_WEIGHT);
+        self.need(weight.is_finite() && weight >= 0.0, "end_prompt_weight", "a number from 0", weight);
+        let args = MethodArgs {
+            chunks: s.pose_chunks.unwrap_or(defaults::POSE_CHUNKS),
+            max_scale,
+            select_rest: s.select_rest.map_or(defaults::SELECT_REST, |share| share.0),
+            end_prompt_weight: weight as f32,
+            ..MethodArgs::new(target, context, seq_len)
+        };
         if (2..=target).contains(&seq_len)
-            && let Err(error) = positions::build(method, &args)
+            && let Err(error) = positions::build(&method, &args, &Words::default())
         {
             self.problems.push(Problem::from_error(&error));
         }
+        let usual_prompt = if self.builtin() { defaults::EOS } else { defaults::END_PROMPT };
+        let end_prompt = s.end_prompt.clone().unwrap_or_else(|| usual_prompt.to_owned());
 
         let attend = self.attend(seq_len);
         let target_rope = match config.rope.extended(rope, context, target, config.head_dim) {
@@ -192,17 +229,19 @@ impl Resolver<'_> {
             }
         };
         let base_rope = config.rope.clone();
-        (PositionSettings { method, args, target, context, attend, rope, base_rope, target_rope }, not_longer)
+        (PositionSettings { method, args, end_prompt, target, context, attend, rope, base_rope, target_rope }, not_longer)
     }
 
     fn attend(&mut self, seq_len: usize) -> Attend {
         let s = self.settings;
         if s.attention != Some(Attention::S2) {
-            self.only_with(s.s2_group.is_some(), "s2_group", "--attention s2");
+            self.only_with(self.given.s2_group.is_some(), "s2_group", "--attention s2");
             return Attend::Full;
         }
-        let group = s.s2_group.map_or(seq_len / defaults::S2_GROUPS, |l| l.0);
-        self.need((2..=seq_len.max(2)).contains(&group), "s2_group", &format!("2 to {seq_len} tokens, the row's length"), group);
+        let group = s.s2_group.unwrap_or(Group::Parts(defaults::S2_GROUPS));
+        if let Group::Tokens(n) = group {
+            self.need((2..=seq_len.max(2)).contains(&n), "s2_group", &format!("2 to {seq_len} tokens, the row's length"), n);
+        }
         Attend::Shifted { group }
     }
 
@@ -253,7 +292,8 @@ impl Resolver<'_> {
         let row = data.seq_len.max(1);
         let micro_batch = s.micro_batch.unwrap_or((self.model.by_size(defaults::MICRO_TOKENS) / row).max(1));
         let per_pass = row.saturating_mul(micro_batch).max(1);
-        let accum = s.accum.unwrap_or(self.model.by_size(defaults::STEP_TOKENS).div_ceil(per_pass));
+        let of_paper = || Some(presets::rows_per_step(s.method?)?.div_ceil(micro_batch.max(1)));
+        let accum = s.accum.or_else(of_paper).unwrap_or_else(|| self.model.by_size(defaults::STEP_TOKENS).div_ceil(per_pass));
         let steps = s.steps.unwrap_or(if self.builtin() { defaults::BUILTIN_STEPS } else { self.model.by_size(defaults::STEPS) });
         for (key, value) in [("micro_batch", micro_batch as u64), ("accum", accum as u64), ("steps", steps)] {
             self.need(value >= 1, key, "at least 1", value);
@@ -282,11 +322,12 @@ impl Resolver<'_> {
     fn lora(&mut self, mode: TrainMode) -> Option<LoraConfig> {
         let s = self.settings;
         if !mode.adapters() {
+            let given = self.given;
             let given = [
-                ("rank", s.rank.is_some()),
-                ("alpha", s.alpha.is_some()),
-                ("lora_targets", s.lora_targets.is_some()),
-                ("rslora", s.rslora == Some(true)),
+                ("rank", given.rank.is_some()),
+                ("alpha", given.alpha.is_some()),
+                ("lora_targets", given.lora_targets.is_some()),
+                ("rslora", given.rslora == Some(true)),
             ];
             for (key, given) in given {
                 self.only_with(given, key, "--train lora");
@@ -312,11 +353,17 @@ impl Resolver<'_> {
         });
         let embed_ratio = if train.mode == TrainMode::LoraPlus { defaults::LR_EMBED_RATIO } else { 1.0 };
         let lr_embed = s.lr_embed.unwrap_or(lr * embed_ratio);
-        self.only_with(s.lr_embed.is_some() && train.mode == TrainMode::Lora, "lr_embed", "--train lora+ or full");
+        self.only_with(self.given.lr_embed.is_some() && train.mode == TrainMode::Lora, "lr_embed", "--train lora+ or full");
         let shape = s.schedule.unwrap_or(if self.model.is_small() { Shape::Cosine } else { Shape::Constant });
-        self.only_with(s.min_lr_ratio.is_some() && shape == Shape::Constant, "min_lr_ratio", "--schedule linear or cosine");
+        self.only_with(
+            self.given.min_lr_ratio.is_some() && shape == Shape::Constant,
+            "min_lr_ratio",
+            "--schedule linear or cosine",
+        );
         let min_lr_ratio = s.min_lr_ratio.unwrap_or(defaults::MIN_LR_RATIO);
-        let warmup = s.warmup.unwrap_or_else(|| defaults::warmup(train.steps));
+        // A preset's warm-up is for as many steps as the preset has.
+        let of_preset = || s.warmup.map(|w| Warmup::Steps(w.steps(train.steps).min(train.steps)));
+        let warmup = self.given.warmup.or_else(of_preset).unwrap_or_else(|| defaults::warmup(train.steps));
         let adamw = AdamWConfig::default();
         let (beta1, beta2) = match s.betas.as_ref().map(|l| l.0.as_slice()) {
             None => (adamw.beta1, adamw.beta2),
@@ -375,7 +422,7 @@ impl Resolver<'_> {
             self.problem("control", "expected either control or no_control, got both", "leave out one of them");
         }
         // Without evaluation there is nothing to compare, and natural positions are their own control.
-        let usual = self.builtin() && !off && positions.method != NATURAL;
+        let usual = self.builtin() && !off && !positions.method.is(NATURAL);
         let control = match (s.control, s.no_control) {
             (Some(control), _) => control,
             (None, Some(no)) => !no,

@@ -1,7 +1,6 @@
 //! A run's configuration: complete, checked, and what the program passes on.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use crate::backend::gpu::Gpus;
 use crate::data::{Attend, Columns, Holdout, Packing};
@@ -9,12 +8,12 @@ use crate::io::Storage;
 use crate::model::rope::RopeKind;
 use crate::model::{LoraConfig, Recompute, RopeConfig};
 use crate::optim::{AdamWConfig, Schedule, Shape};
-use crate::positions::{self, MethodArgs, MethodError, PositionPlan};
+use crate::positions::{self, MethodArgs, MethodError, Mix, Spec, Words};
 use crate::train::TrainMode;
 use crate::units::format_length;
 
-use super::choices::{Attention, Export, NanPolicy, Progress, Task};
-use super::text::{Length, List, ModelSource, PositionMethod, Resume, Size, Source, Warmup};
+use super::choices::{Attention, Export, NanPolicy, Progress, ScalePer, Task};
+use super::text::{Length, List, ModelSource, Portion, Resume, Size, Source, Warmup};
 use super::{ConfigError, ModelInfo, Settings, resolve};
 
 /// Everything a run is told.
@@ -71,10 +70,12 @@ pub struct DataSettings {
 /// Positions, attention and rotation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PositionSettings {
-    /// The name in [`positions::METHODS`].
-    pub method: &'static str,
+    /// The method or methods.
+    pub method: Spec,
     /// The method's numbers; `target`, `context` and `seq_len` among them.
     pub args: MethodArgs,
+    /// What EndPrompt puts at the end of the target: a text, or [`defaults::EOS`](super::defaults::EOS).
+    pub end_prompt: String,
     /// Context to reach: positions are below it.
     pub target: usize,
     /// The base model's context.
@@ -90,20 +91,17 @@ pub struct PositionSettings {
 }
 
 impl PositionSettings {
-    /// The position method.
+    /// The position method, with what it needs to know of the language.
     ///
     /// # Errors
     /// None for a resolved configuration.
-    pub fn plan(&self) -> Result<Arc<dyn PositionPlan>, MethodError> {
-        positions::build(self.method, &self.args)
+    pub fn plan(&self, words: &Words) -> Result<Mix, MethodError> {
+        positions::build(&self.method, &self.args, words)
     }
 
     /// The rotation in training: E²-LLM's scales take the place of the extended model's factor.
     pub fn training_rope(&self) -> &RopeConfig {
-        match self.method {
-            resolve::E2_LLM => &self.base_rope,
-            _ => &self.target_rope,
-        }
+        if self.method.has(resolve::E2_LLM) { &self.base_rope } else { &self.target_rope }
     }
 }
 
@@ -247,8 +245,10 @@ impl RunConfig {
         let lora = train.lora.as_ref();
         let group = match positions.attend {
             Attend::Full => None,
-            Attend::Shifted { group } => Some(Length(group)),
+            Attend::Shifted { group } => Some(group),
         };
+        let with = |method: &str| positions.method.has(method);
+        let args = &positions.args;
         Settings {
             model: model.init.is_none().then(|| model.source.clone()),
             init: model.init.clone(),
@@ -262,9 +262,15 @@ impl RunConfig {
             target: Some(Length(positions.target)),
             seq_len: Some(Length(data.seq_len)),
             method: None,
-            positions: Some(PositionMethod(positions.method)),
-            pose_chunks: (positions.method == resolve::POSE).then_some(positions.args.chunks),
-            e2_max_scale: positions.args.max_scale,
+            positions: Some(positions.method.clone()),
+            contiguous: None,
+            retrieval: None,
+            pose_chunks: with(resolve::POSE).then_some(args.chunks),
+            e2_max_scale: args.max_scale,
+            e2_scale_per: with(resolve::E2_LLM).then_some(if args.rows_per_scale == 1 { ScalePer::Row } else { ScalePer::Step }),
+            select_rest: with(resolve::LONG_RECIPE).then_some(Portion(args.select_rest)),
+            end_prompt: with(resolve::END_PROMPT).then(|| positions.end_prompt.clone()),
+            end_prompt_weight: with(resolve::END_PROMPT).then_some(f64::from(args.end_prompt_weight)),
             attention: Some(if group.is_some() { Attention::S2 } else { Attention::Full }),
             s2_group: group,
             rope: Some(positions.rope),
@@ -335,7 +341,7 @@ impl RunConfig {
 
     /// Folders for a run that was given none, best first: `runs/tiny-pose-2k`, `runs/tiny-pose-2k-2`, …
     pub fn usual_out(&self) -> impl Iterator<Item = PathBuf> {
-        let name = format!("runs/{}-{}-{}", self.model.name, self.positions.method, format_length(self.positions.target));
+        let name = format!("runs/{}-{}-{}", self.model.name, self.positions.method.name(), format_length(self.positions.target));
         (1..).map(move |n: u32| PathBuf::from(if n == 1 { name.clone() } else { format!("{name}-{n}") }))
     }
 

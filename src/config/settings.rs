@@ -6,15 +6,17 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::gpu::Gpus;
+use crate::data::attend::Group;
 use crate::data::{Columns, Holdout};
 use crate::io::Storage;
 use crate::model::rope::RopeKind;
 use crate::model::{LoraTarget, Recompute};
 use crate::optim::Shape;
+use crate::positions::Spec;
 use crate::train::TrainMode;
 
-use super::choices::{Attention, Export, NanPolicy, Preset, Progress, Task};
-use super::text::{self, Length, List, ModelSource, PositionMethod, Resume, Size, Source, Warmup};
+use super::choices::{Attention, Export, NanPolicy, Progress, ScalePer, Task};
+use super::text::{self, Length, List, ModelSource, Portion, Recipe, Resume, Size, Source, Warmup};
 
 /// Everything that can be set; what is absent gets its default in [`RunConfig::resolve`](super::RunConfig::resolve).
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
@@ -55,24 +57,44 @@ pub struct Settings {
     /// Tokens per training row
     #[arg(long, value_name = "LEN", help_heading = "Method")]
     pub seq_len: Option<Length>,
-    /// Preset of --positions, --attention and --rope: pose, e2-llm or full-length
+    /// Preset of the settings below and of --train: pose, e2-llm, longrecipe, replay, longlora, endprompt, uniform, random or
+    /// full-length; with :paper behind it also the paper's learning rate, steps and batch
     #[arg(long, value_name = "NAME", help_heading = "Method")]
-    pub method: Option<Preset>,
-    /// Where tokens pretend to be: natural, random, pose, e2-llm or uniform
+    pub method: Option<Recipe>,
+    /// Where tokens pretend to be: natural, random, pose, e2-llm, longrecipe, endprompt, uniform, retrieval, or several of them by
+    /// their shares of the rows: mix:pose=70,natural=30
     #[arg(long, value_name = "NAME", help_heading = "Method")]
-    pub positions: Option<PositionMethod>,
+    pub positions: Option<Spec>,
+    /// Share of rows at their true positions, whatever the method
+    #[arg(long, value_name = "SHARE", help_heading = "Method")]
+    pub contiguous: Option<Portion>,
+    /// Share of rows that state facts and ask for one of them far away
+    #[arg(long, value_name = "SHARE", help_heading = "Method")]
+    pub retrieval: Option<Portion>,
     /// Chunks per document, with --positions pose
     #[arg(long, value_name = "N", help_heading = "Method")]
     pub pose_chunks: Option<usize>,
     /// Largest scale, with --positions e2-llm
     #[arg(long, value_name = "N", help_heading = "Method")]
     pub e2_max_scale: Option<usize>,
+    /// Draw a scale for every row or once per step, with --positions e2-llm
+    #[arg(long, value_name = "WHAT", help_heading = "Method")]
+    pub e2_scale_per: Option<ScalePer>,
+    /// Share of the sentences without a selected token that is kept, with --positions longrecipe
+    #[arg(long, value_name = "SHARE", help_heading = "Method")]
+    pub select_rest: Option<Portion>,
+    /// Text at the end of the target, or eos for the end-of-text token, with --positions endprompt
+    #[arg(long, value_name = "TEXT", help_heading = "Method")]
+    pub end_prompt: Option<String>,
+    /// Loss weight of that text's tokens
+    #[arg(long, value_name = "X", help_heading = "Method")]
+    pub end_prompt_weight: Option<f64>,
     /// Who sees whom: full, or s2 for LongLoRA's shifted groups (training only)
     #[arg(long, value_name = "NAME", help_heading = "Method")]
     pub attention: Option<Attention>,
-    /// Tokens per group, with --attention s2
+    /// Size of the groups, with --attention s2: a length, or a share of each document such as 1/4
     #[arg(long, value_name = "LEN", help_heading = "Method")]
-    pub s2_group: Option<Length>,
+    pub s2_group: Option<Group>,
     /// Rotation of the extended model: keep, linear, ntk, yarn, llama3 or theta:VALUE
     #[arg(long, value_name = "KIND", help_heading = "Method")]
     pub rope: Option<RopeKind>,

@@ -10,10 +10,9 @@ use crate::data::synthetic::{Stage, SyntheticError};
 use crate::data::{Columns, Holdout};
 use crate::model::LoraTarget;
 use crate::model::rope::RopeKind;
-use crate::positions::{self, MethodError};
 use crate::units::{format_length, format_size, parse_length, parse_size};
 
-use super::choices::{Shapes, Task};
+use super::choices::{Preset, Shapes, Task};
 use super::defaults::MODEL;
 
 pub(super) use scalar::one_or_many;
@@ -201,22 +200,51 @@ impl fmt::Display for Columns {
     }
 }
 
-/// `--positions`: the name of a registered method.
+/// `--method`: a preset, with or without its paper's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PositionMethod(pub &'static str);
+pub struct Recipe {
+    /// The method.
+    pub preset: Preset,
+    /// Whether the paper's hyper-parameters come with it.
+    pub paper: bool,
+}
 
-impl FromStr for PositionMethod {
-    type Err = MethodError;
+impl FromStr for Recipe {
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, MethodError> {
-        let known = positions::names().find(|name| *name == text);
-        known.map(Self).ok_or_else(|| MethodError::Unknown { given: text.to_owned() })
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, paper) = text.strip_suffix(":paper").map_or((text, false), |name| (name, true));
+        if paper && name == Preset::Uniform.name() {
+            return Err("uniform is our own and has no paper: leave out :paper".into());
+        }
+        let preset = name.parse().map_err(|e| format!("{e}; and :paper behind one for its paper's numbers"))?;
+        Ok(Self { preset, paper })
     }
 }
 
-impl fmt::Display for PositionMethod {
+impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        write!(f, "{}{}", self.preset, if self.paper { ":paper" } else { "" })
+    }
+}
+
+/// A part of a whole: `15%`, `0.15`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Portion(pub f64);
+
+impl FromStr for Portion {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = || text.parse().ok().filter(|x: &f64| (0.0..=1.0).contains(x));
+        let value = percent(text).or_else(plain).map(Self);
+        value.ok_or_else(|| format!("expected a share such as 15% or 0.15, got {text:?}"))
+    }
+}
+
+impl fmt::Display for Portion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", in_percent(self.0))
     }
 }
 

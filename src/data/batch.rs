@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use crate::data::attend::Attend;
-use crate::data::rows::{RowSet, Slot};
+use crate::data::encode::MASKED;
+use crate::data::rows::RowSet;
 use crate::data::synthetic::Stage;
 use crate::error::Result;
 use crate::ops::attention::Segments;
 use crate::ops::cross_entropy::{IGNORE, Targets};
-use crate::positions::PositionPlan;
-use crate::rng::{Rng, Stream};
+use crate::positions::{Mix, Part, Plan};
 use crate::tensor::Tensor;
 
 /// Rows of equal physical length.
@@ -37,7 +37,7 @@ impl Batch {
         for row in rows {
             assert_eq!(row.len(), seq_len, "batch: rows of equal length");
             draft.begin_row(1.0);
-            draft.piece(row.iter().copied(), 0..seq_len as u32);
+            draft.piece(row.iter().map(|&id| (id, 1.0)), 0..seq_len as u32);
         }
         draft.finish(seq_len, &Attend::Full)
     }
@@ -54,7 +54,7 @@ impl Batch {
 struct Draft {
     ids: Vec<u32>,
     targets: Vec<u32>,
-    /// Loss weight of each target; empty when all weigh the same.
+    /// Loss weight of each target.
     weights: Vec<f32>,
     positions: Vec<u32>,
     rope_scale: Vec<f32>,
@@ -69,38 +69,47 @@ impl Draft {
         self.row_start = self.ids.len();
     }
 
-    /// Adds one document's tokens. Each predicts the next of them; the last predicts nothing, so that no document is ever
-    /// asked to foretell another.
-    fn piece(&mut self, ids: impl Iterator<Item = u32>, positions: impl IntoIterator<Item = u32>) {
+    /// Adds one document's tokens, each with the loss weight of predicting it; 0 is no target at all. Each predicts the next
+    /// of them; the last predicts nothing, so that no document is ever asked to foretell another.
+    fn piece(&mut self, tokens: impl Iterator<Item = (u32, f32)>, positions: impl IntoIterator<Item = u32>) {
         let start = self.ids.len();
-        self.ids.extend(ids);
-        self.targets.extend_from_slice(&self.ids[start + 1..]);
-        self.targets.push(IGNORE);
-        self.positions.extend(positions);
         self.doc_starts.last_mut().expect("draft: a row was begun").push(start - self.row_start);
+        for (id, weight) in tokens {
+            if self.ids.len() > start {
+                self.targets.push(if weight == 0.0 { IGNORE } else { id });
+                self.weights.push(weight);
+            }
+            self.ids.push(id);
+        }
+        self.targets.push(IGNORE);
+        self.weights.push(0.0);
+        self.positions.extend(positions);
     }
 
-    /// [`Draft::piece`] whose tokens have loss weights of their own; a weight of 0 is no target at all.
-    fn weighted_piece(&mut self, tokens: &[(u32, f32)], positions: impl IntoIterator<Item = u32>) {
-        let start = self.ids.len();
-        self.piece(tokens.iter().map(|t| t.0), positions);
-        let ahead = tokens.iter().skip(1).map(|t| t.1).chain([0.0]);
-        for (weight, target) in ahead.zip(&mut self.targets[start..]) {
-            self.weights.push(weight);
-            if weight == 0.0 {
-                *target = IGNORE;
+    /// [`Draft::piece`] of what was planned for a document, whose tokens are `text` as it is stored and weigh `weight` by place.
+    fn planned(&mut self, plan: Plan, text: &[u32], weight: impl Fn(usize) -> f32) {
+        let mut tokens = Vec::with_capacity(plan.positions.len());
+        for part in plan.parts {
+            match part {
+                Part::Text(range) => tokens.extend(range.map(|i| match text[i] & MASKED {
+                    0 => (text[i], weight(i)),
+                    _ => (text[i] & !MASKED, 0.0),
+                })),
+                Part::Own(ids, weight) => tokens.extend(ids.iter().map(|&id| (id, weight))),
             }
         }
+        self.piece(tokens.into_iter(), plan.positions);
     }
 
     fn finish(self, seq_len: usize, attention: &Attend) -> Batch {
         let shape = [self.rope_scale.len(), seq_len];
         let segments = attention.segments(&self.doc_starts, seq_len);
+        let alike = self.targets.iter().zip(&self.weights).all(|(&id, &weight)| id == IGNORE || weight == 1.0);
         Batch {
             ids: Tensor::u32(self.ids, shape),
             targets: Targets {
                 ids: Tensor::u32(self.targets, shape),
-                weights: (!self.weights.is_empty()).then(|| Tensor::f32(self.weights, shape)),
+                weights: (!alike).then(|| Tensor::f32(self.weights, shape)),
             },
             positions: Tensor::u32(self.positions, shape),
             rope_scale: self.rope_scale,
@@ -115,7 +124,7 @@ pub struct BatchBuilder {
     /// The training rows.
     pub rows: Arc<RowSet>,
     /// Where their tokens pretend to be.
-    pub method: Arc<dyn PositionPlan>,
+    pub method: Mix,
     /// Decides order and positions.
     pub seed: u64,
     /// Who sees whom, documents aside.
@@ -129,29 +138,14 @@ impl BatchBuilder {
         let per_epoch = self.rows.rows_per_epoch();
         for counter in first..first + rows as u64 {
             let row = self.rows.order(self.seed, counter / per_epoch, counter % per_epoch);
-            let mut rng = Rng::at(self.seed, Stream::Positions, counter);
-            let scale = self.method.rope_scale(&mut rng);
-            draft.begin_row(scale);
+            let mut plans = self.method.row(self.seed, counter);
+            draft.begin_row(plans.scale);
             for slot in self.rows.row(row) {
-                self.add_slot(&mut draft, slot, scale, &mut rng);
+                let text = slot.piece.text(self.rows.corpus());
+                draft.planned(plans.plan(&text, slot.want), &text, |_| 1.0);
             }
         }
         draft.finish(self.rows.seq_len(), &self.attention)
-    }
-
-    fn add_slot(&self, draft: &mut Draft, slot: &Slot, scale: f32, rng: &mut Rng) {
-        let (available, want) = (slot.piece.len(), slot.want);
-        let plan = self.method.plan(available, want, scale, rng);
-        let chosen: usize = plan.tokens.iter().map(ExactSizeIterator::len).sum();
-        assert!(
-            chosen == want && plan.positions.len() == want,
-            "{}: planned {chosen} tokens at {} positions, asked for {want} of {available}",
-            self.method.name(),
-            plan.positions.len(),
-        );
-        let corpus = self.rows.corpus();
-        let ids = plan.tokens.into_iter().flatten();
-        draft.piece(ids.map(|i| slot.piece.token(corpus, i)), plan.positions);
     }
 }
 
@@ -161,7 +155,7 @@ pub struct SyntheticBuilder {
     /// What is written.
     pub stage: Stage,
     /// Where its tokens pretend to be.
-    pub method: Arc<dyn PositionPlan>,
+    pub method: Mix,
     /// Decides the text and the positions.
     pub seed: u64,
     /// Who sees whom.
@@ -179,12 +173,10 @@ impl SyntheticBuilder {
         let mut draft = Draft::default();
         for counter in first..first + rows as u64 {
             let document = self.stage.document(self.seed, counter)?;
-            let mut rng = Rng::at(self.seed, Stream::Positions, counter);
-            let scale = self.method.rope_scale(&mut rng);
-            let plan = self.method.plan(document.tokens.len(), self.seq_len, scale, &mut rng);
-            let chosen: Vec<_> = plan.tokens.into_iter().flatten().map(|i| (document.tokens[i], document.weights[i])).collect();
-            draft.begin_row(scale);
-            draft.weighted_piece(&chosen, plan.positions);
+            let mut plans = self.method.row(self.seed, counter);
+            let plan = plans.plan(&document.tokens, self.seq_len);
+            draft.begin_row(plans.scale);
+            draft.planned(plan, &document.tokens, |i| document.weights[i]);
         }
         Ok(draft.finish(self.seq_len, &self.attention))
     }

@@ -2,6 +2,9 @@
 
 use crate::error::Result;
 
+/// Set in a stored token that must not be predicted, such as a prompt's; the rest is its id.
+pub const MASKED: u32 = 1 << 31;
+
 /// Text to token ids, for the pipeline's purposes.
 pub trait Encode: Sync {
     /// The ids of `text`, with no special tokens added.
@@ -12,6 +15,13 @@ pub trait Encode: Sync {
     fn eos(&self) -> Option<u32>;
     /// Changes whenever [`Encode::encode`] may answer differently, such as a hash of the tokenizer's file.
     fn identity(&self) -> String;
+}
+
+/// Ids of `text` where it follows `before`: tokenizers treat the beginning of a text differently.
+pub fn encode_after(encode: &dyn Encode, before: &str, text: &str) -> Result<Vec<u32>> {
+    let (start, mut all) = (encode.encode(before)?, encode.encode(&format!("{before}{text}"))?);
+    let shared = start.iter().zip(&all).take_while(|(a, b)| a == b).count();
+    Ok(all.split_off(shared))
 }
 
 /// What is put around every document.

@@ -18,7 +18,7 @@ mod token_file;
 pub use attend::Attend;
 pub use batch::{Batch, BatchBuilder, SyntheticBuilder};
 pub use corpus::{CacheUse, Corpus, CorpusOptions, Progress};
-pub use encode::{Encode, Specials};
+pub use encode::{Encode, MASKED, Specials};
 pub use error::{DataError, NotText};
 pub use prefetch::Prefetch;
 pub use rows::{Packing, RowOptions, RowSet};

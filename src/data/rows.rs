@@ -5,6 +5,7 @@
 //! Short documents share rows, first fit in the order of the corpus; what no document fits is filled with the beginning of
 //! the next, whose rest goes on in a later row.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,11 +74,12 @@ impl Piece {
         usize::from(self.bos.is_some())
     }
 
-    /// The `i`-th token.
-    pub fn token(&self, corpus: &Corpus, i: usize) -> u32 {
+    /// Its tokens as they are stored.
+    pub fn text<'a>(&self, corpus: &'a Corpus) -> Cow<'a, [u32]> {
+        let stored = &corpus.doc(self.doc)[self.tokens.clone()];
         match self.bos {
-            Some(bos) if i == 0 => bos,
-            _ => corpus.doc(self.doc)[self.tokens.start + i - self.lead()],
+            Some(bos) => Cow::Owned(std::iter::once(bos).chain(stored.iter().copied()).collect()),
+            None => Cow::Borrowed(stored),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Position of token `k`: `k`. Content: a window of the document at a uniformly random offset.
 
-use super::{Chunk, Method, MethodArgs, MethodError, Plan, PositionPlan, slack};
+use super::{Chunk, Method, MethodArgs, MethodError, Plan, PositionPlan, Words, slack};
 use crate::rng::Rng;
 
 /// Contiguous positions from 0.
@@ -13,7 +13,7 @@ impl Method for Natural {
     const NAME: &'static str = "natural";
     const ABOUT: &'static str = "contiguous positions: full-length training, or a control";
 
-    fn from_args(_: &MethodArgs) -> Result<Self, MethodError> {
+    fn new(_: &MethodArgs, _: &Words) -> Result<Self, MethodError> {
         Ok(Self)
     }
 }
@@ -23,8 +23,8 @@ impl PositionPlan for Natural {
         Self::NAME
     }
 
-    fn plan(&self, available: usize, want: usize, _rope_scale: f32, rng: &mut Rng) -> Plan {
-        let passed = rng.between(0, slack(available, want));
+    fn plan(&self, text: &[u32], want: usize, _rope_scale: f32, rng: &mut Rng) -> Plan {
+        let passed = rng.between(0, slack(text.len(), want));
         Plan::from_chunks([Chunk { len: want, skipped: 0, passed }])
     }
 }

@@ -10,7 +10,7 @@
 //! chunk is the longer one; the rule above is its extension to more. As in the code, the first chunk starts both the
 //! document and the positions, so a beginning-of-text token is always at position 0.
 
-use super::{Chunk, Method, MethodArgs, MethodError, Plan, PositionPlan, room, slack};
+use super::{Chunk, Method, MethodArgs, MethodError, Plan, PositionPlan, Words, room, slack};
 use crate::rng::Rng;
 
 /// Chunks with random skips between them.
@@ -26,7 +26,7 @@ impl Method for Pose {
     const NAME: &'static str = "pose";
     const ABOUT: &'static str = "PoSE: chunks of a document with random skips between them";
 
-    fn from_args(args: &MethodArgs) -> Result<Self, MethodError> {
+    fn new(args: &MethodArgs, _: &Words) -> Result<Self, MethodError> {
         let &MethodArgs { target, chunks, seq_len, .. } = args;
         match chunks {
             0 => Err(MethodError::Zero { what: "pose-chunks" }),
@@ -45,8 +45,8 @@ impl PositionPlan for Pose {
         5
     }
 
-    fn plan(&self, available: usize, want: usize, _rope_scale: f32, rng: &mut Rng) -> Plan {
-        let (room, slack) = (room(self.target, want), slack(available, want));
+    fn plan(&self, text: &[u32], want: usize, _rope_scale: f32, rng: &mut Rng) -> Plan {
+        let (room, slack) = (room(self.target, want), slack(text.len(), want));
         let (mut rest, mut skipped, mut passed) = (want, 0, 0);
         Plan::from_chunks((1..=self.chunks.min(want)).rev().map(|left| {
             if rest < want {

@@ -4,9 +4,8 @@
 //! (perplexity above 11 where PoSE has 4.8); it is here to show that. Content: a window at a uniformly random offset.
 
 use std::collections::BTreeSet;
-use std::iter;
 
-use super::{Method, MethodArgs, MethodError, Plan, PositionPlan, position, room, slack};
+use super::{Method, MethodArgs, MethodError, Part, Plan, PositionPlan, Words, position, room, slack};
 use crate::rng::Rng;
 
 /// A sorted random subset of all positions.
@@ -20,7 +19,7 @@ impl Method for RandPos {
     const NAME: &'static str = "random";
     const ABOUT: &'static str = "RandPos: every position at random (a baseline that does badly)";
 
-    fn from_args(args: &MethodArgs) -> Result<Self, MethodError> {
+    fn new(args: &MethodArgs, _: &Words) -> Result<Self, MethodError> {
         Ok(Self { target: args.target })
     }
 }
@@ -30,8 +29,8 @@ impl PositionPlan for RandPos {
         Self::NAME
     }
 
-    fn plan(&self, available: usize, want: usize, _rope_scale: f32, rng: &mut Rng) -> Plan {
-        let start = rng.between(0, slack(available, want));
+    fn plan(&self, text: &[u32], want: usize, _rope_scale: f32, rng: &mut Rng) -> Plan {
+        let start = rng.between(0, slack(text.len(), want));
         // Floyd's sampling: one draw per chosen position, whatever the target.
         let mut chosen = BTreeSet::new();
         for last in room(self.target, want)..self.target {
@@ -40,6 +39,6 @@ impl PositionPlan for RandPos {
                 chosen.insert(last);
             }
         }
-        Plan { tokens: iter::once(start..start + want).collect(), positions: chosen.into_iter().map(position).collect() }
+        Plan { parts: vec![Part::Text(start..start + want)], positions: chosen.into_iter().map(position).collect() }
     }
 }

@@ -11,7 +11,7 @@
 //! coefficient of variation over `n..T−n/32` 0.133 (0.224), density at `T−n/16` relative to the mean 0.45 (0.01).
 //! Content as in PoSE: the first chunk starts the document, the second follows after a uniformly random gap.
 
-use super::{Chunk, Method, MethodArgs, MethodError, Plan, PositionPlan, room, slack};
+use super::{Chunk, Method, MethodArgs, MethodError, Plan, PositionPlan, Words, room, slack};
 use crate::rng::Rng;
 
 /// Share of contiguous rows.
@@ -32,7 +32,7 @@ impl Method for Uniform {
     const NAME: &'static str = "uniform";
     const ABOUT: &'static str = "PoSE with evenly trained distances, the longest included";
 
-    fn from_args(args: &MethodArgs) -> Result<Self, MethodError> {
+    fn new(args: &MethodArgs, _: &Words) -> Result<Self, MethodError> {
         Ok(Self { target: args.target })
     }
 }
@@ -46,8 +46,8 @@ impl PositionPlan for Uniform {
         5
     }
 
-    fn plan(&self, available: usize, want: usize, _rope_scale: f32, rng: &mut Rng) -> Plan {
-        let (room, slack) = (room(self.target, want), slack(available, want));
+    fn plan(&self, text: &[u32], want: usize, _rope_scale: f32, rng: &mut Rng) -> Plan {
+        let (room, slack) = (room(self.target, want), slack(text.len(), want));
         let (last, skipped) = if rng.uniform() < CONTIGUOUS {
             (0, 0)
         } else if rng.uniform() < TERMINAL {

@@ -1,4 +1,4 @@
-//! Runs that a device ends.
+//! Runs that cannot begin or go on.
 
 use std::path::PathBuf;
 
@@ -26,6 +26,15 @@ pub enum RunError {
         /// Where it would be, and why.
         now: String,
     },
+    /// EndPrompt without a token to put at the end.
+    #[error("--end-prompt eos: the tokenizer has no end-of-text token")]
+    NoEndOfText,
+    /// A prompt that is not in the tokenizer's language.
+    #[error("--end-prompt: the tokenizer has no tokens for {text:?}")]
+    EndPrompt {
+        /// The prompt.
+        text: String,
+    },
 }
 
 impl Explain for RunError {
@@ -47,6 +56,8 @@ impl Explain for RunError {
                     _ => e,
                 }
             }
+            Self::NoEndOfText => Explanation::new("E340").help("give a text: --end-prompt 'The end.'"),
+            Self::EndPrompt { .. } => Explanation::new("E341").help("use words that the model knows, or --end-prompt eos"),
             Self::NoGpu { now, .. } => Explanation::new("E904")
                 .fact(format!("now: {now}"))
                 .help("use --gpus 1 to hear what is wrong with the GPU, or --gpus 0 to go on on the CPU, in f32 and much slower"),

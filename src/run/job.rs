@@ -24,7 +24,7 @@ use crate::io::atomic::Existing;
 use crate::io::{Export, write_model_dir};
 use crate::model::{ModelConfig, RopeConfig};
 use crate::plan::MemoryPlan;
-use crate::positions::Natural;
+use crate::positions::Mix;
 use crate::report::record::{EvalRecord, Role, RunRecord};
 use crate::report::table::{Colour, Comparison};
 use crate::report::{self};
@@ -48,7 +48,9 @@ pub fn train(config: &RunConfig, place: &Place, kernels: &dyn Kernels, command: 
     }
     let memory = Memory::new(kernels);
     let reading = ui.bar("tokenise", 1);
-    let text = text::open(config, &found.tokenizer, &|p| reading.at(p.bytes_done, p.bytes_total, format_bytes(p.bytes_done)))?;
+    let vocab = found.config.vocab;
+    let text =
+        text::open(config, &found.tokenizer, vocab, &|p| reading.at(p.bytes_done, p.bytes_total, format_bytes(p.bytes_done)))?;
     drop(reading);
     let folder = Folder::open(config, place, &text.hash)?;
     if folder.finished {
@@ -205,7 +207,7 @@ impl Job<'_> {
         let trainable = state.model.params.trainable_elements();
         drop(state);
         if self.config.eval.control {
-            let rows = self.text.rows.with_method(Arc::new(Natural));
+            let rows = self.text.rows.with_method(Mix::natural());
             let control = self.train_and_measure(rows, Some(self.path().join("control")), measure.as_ref())?;
             let Some((_, after)) = control else { return Ok(None) };
             evaluations.extend(after);
@@ -224,7 +226,7 @@ impl Job<'_> {
     ) -> Result<Option<(State, Option<EvalRecord>)>> {
         let positions = &self.config.positions;
         let (role, name, title, rope) = match control {
-            None => (Role::After, format!("after {}", positions.method), "train", positions.training_rope()),
+            None => (Role::After, format!("after {}", positions.method.name()), "train", positions.training_rope()),
             Some(_) => (Role::Control, "after contiguous (control)".to_string(), "train the control", &positions.target_rope),
         };
         let main = control.is_none();

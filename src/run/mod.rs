@@ -13,6 +13,7 @@ mod record;
 mod session;
 mod text;
 mod ui;
+mod words;
 
 pub use bench::bench;
 pub use commands::{eval, generate, merge, plan, print};

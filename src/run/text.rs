@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::words;
 use crate::config::text::Source;
 use crate::config::{ConfigError, Problem, RunConfig};
 use crate::data::synthetic::{STAGES, Stage};
@@ -12,7 +13,7 @@ use crate::data::{
 };
 use crate::error::Result;
 use crate::io::TextTokenizer;
-use crate::positions::PositionPlan;
+use crate::positions::Mix;
 use crate::units::format_count;
 
 /// Where training rows come from.
@@ -34,7 +35,7 @@ impl Rows {
     }
 
     /// The same rows at other positions.
-    pub fn with_method(&self, method: Arc<dyn PositionPlan>) -> Self {
+    pub fn with_method(&self, method: Mix) -> Self {
         match self.clone() {
             Self::Corpus(builder) => Self::Corpus(BatchBuilder { method, ..builder }),
             Self::Synthetic(builder) => Self::Synthetic(SyntheticBuilder { method, ..builder }),
@@ -73,9 +74,10 @@ fn long_stage(longest: usize) -> Stage {
 /// Documents of the evaluation: enough for three windows of the longest length.
 const SYNTHETIC_DOCS: u64 = 6;
 
-/// Tokenises or finds the run's text. `progress` hears about tokenising.
-pub fn open(config: &RunConfig, tokenizer: &TextTokenizer, progress: &dyn Fn(Progress)) -> Result<RunText> {
-    let method = config.positions.plan().map_err(|e| ConfigError::Problems(vec![Problem::from_error(&e)]))?;
+/// Tokenises or finds the run's text for a model of `vocab` tokens. `progress` hears about tokenising.
+pub fn open(config: &RunConfig, tokenizer: &TextTokenizer, vocab: usize, progress: &dyn Fn(Progress)) -> Result<RunText> {
+    let words = words::gather(config, tokenizer, vocab)?;
+    let method = config.positions.plan(&words).map_err(|e| ConfigError::Problems(vec![Problem::from_error(&e)]))?;
     let longest = config.eval.at.iter().copied().max().unwrap_or(config.positions.target);
     let (seed, attention, seq_len) = (config.train.seed, config.positions.attend, config.data.seq_len);
     let synthetic = config.data.train.iter().find_map(Source::stage);

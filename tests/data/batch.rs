@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use ltrain::data::attend::Group;
 use ltrain::data::{Attend, Batch, BatchBuilder, Packing, RowOptions, RowSet};
 use ltrain::ops::cross_entropy::IGNORE;
-use ltrain::positions::{Plan, PositionPlan};
+use ltrain::positions::{Mix, Part, Plan, PositionPlan};
 use ltrain::rng::Rng;
 
 use super::{BOS, BOTH, NEITHER, corpus, whole};
@@ -17,8 +18,8 @@ impl PositionPlan for Straight {
     fn name(&self) -> &'static str {
         "straight"
     }
-    fn plan(&self, _: usize, want: usize, _: f32, _: &mut Rng) -> Plan {
-        Plan { tokens: std::iter::once(0..want).collect(), positions: (0..want as u32).collect() }
+    fn plan(&self, _: &[u32], want: usize, _: f32, _: &mut Rng) -> Plan {
+        Plan { parts: vec![Part::Text(0..want)], positions: (0..want as u32).collect() }
     }
 }
 
@@ -30,19 +31,22 @@ impl PositionPlan for Jump {
     fn name(&self) -> &'static str {
         "jump"
     }
-    fn rope_scale(&self, rng: &mut Rng) -> f32 {
-        rng.between(1, 1_000_000) as f32
+    fn rope_scale(&self, rng: &mut Rng) -> Option<f32> {
+        Some(rng.between(1, 1_000_000) as f32)
     }
-    fn plan(&self, available: usize, want: usize, _: f32, rng: &mut Rng) -> Plan {
+    fn plan(&self, text: &[u32], want: usize, _: f32, rng: &mut Rng) -> Plan {
         let first = want / 2;
         let jump = rng.between(0, 10_000) as u32;
         let near = 0..first as u32;
         let far = first as u32 + jump..want as u32 + jump;
-        Plan { tokens: vec![0..first, available - (want - first)..available], positions: near.chain(far).collect() }
+        Plan {
+            parts: [0..first, text.len() - (want - first)..text.len()].map(Part::Text).into(),
+            positions: near.chain(far).collect(),
+        }
     }
 }
 
-fn builder(specials: ltrain::data::Specials, lengths: &[usize], span: usize, method: Arc<dyn PositionPlan>) -> BatchBuilder {
+fn builder(specials: ltrain::data::Specials, lengths: &[usize], span: usize, method: Mix) -> BatchBuilder {
     let corpus = corpus(specials, lengths);
     let options = RowOptions { seq_len: 16, span, packing: Packing::On };
     let rows = RowSet::new(Arc::clone(&corpus), &whole(&corpus), options).unwrap();
@@ -61,7 +65,7 @@ fn contents(batch: &Batch) -> (Vec<u32>, Vec<u32>, Vec<u32>, Vec<f32>) {
 
 #[test]
 fn an_epoch_of_contiguous_rows_holds_every_token_of_every_document() {
-    let builder = builder(NEITHER, LENGTHS, 16, Arc::new(Straight));
+    let builder = builder(NEITHER, LENGTHS, 16, Mix::only(Straight));
     let batch = builder.batch(0, builder.rows.rows_per_epoch() as usize);
     let count = |ids: &mut dyn Iterator<Item = u32>| {
         let mut counts = [0usize; 260];
@@ -78,7 +82,7 @@ fn an_epoch_of_contiguous_rows_holds_every_token_of_every_document() {
 
 #[test]
 fn no_target_crosses_a_document_and_none_inside_is_lost() {
-    for method in [Arc::new(Straight) as Arc<dyn PositionPlan>, Arc::new(Jump)] {
+    for method in [Mix::only(Straight), Mix::only(Jump)] {
         let builder = builder(BOTH, LENGTHS, 80, method);
         let n = builder.rows.rows_per_epoch();
         let batch = builder.batch(0, n as usize);
@@ -106,7 +110,7 @@ fn no_target_crosses_a_document_and_none_inside_is_lost() {
 
 #[test]
 fn a_document_begins_at_position_0_and_one_jump_is_inside_it() {
-    let builder = builder(BOTH, &[500], 80, Arc::new(Jump));
+    let builder = builder(BOTH, &[500], 80, Mix::only(Jump));
     let batch = builder.batch(0, 3);
     for row in u32s(&batch.positions).chunks_exact(16) {
         assert_eq!(row[0], 0);
@@ -118,7 +122,7 @@ fn a_document_begins_at_position_0_and_one_jump_is_inside_it() {
 
 #[test]
 fn a_batch_depends_on_its_number_alone() {
-    let [a, b] = [(); 2].map(|()| builder(BOTH, LENGTHS, 80, Arc::new(Jump)));
+    let [a, b] = [(); 2].map(|()| builder(BOTH, LENGTHS, 80, Mix::only(Jump)));
     let n = a.rows.rows_per_epoch();
     let late = contents(&a.batch(3 * n + 1, 2));
     a.batch(0, 4);
@@ -129,7 +133,7 @@ fn a_batch_depends_on_its_number_alone() {
 
 #[test]
 fn batches_of_any_size_are_the_same_rows() {
-    let builder = builder(BOTH, LENGTHS, 80, Arc::new(Jump));
+    let builder = builder(BOTH, LENGTHS, 80, Mix::only(Jump));
     // Across the seam of two epochs.
     let first = builder.rows.rows_per_epoch() - 2;
     let whole = contents(&builder.batch(first, 5));
@@ -141,7 +145,7 @@ fn batches_of_any_size_are_the_same_rows() {
 
 #[test]
 fn the_same_row_gets_fresh_positions_in_every_epoch() {
-    let builder = builder(NEITHER, &[80], 80, Arc::new(Jump));
+    let builder = builder(NEITHER, &[80], 80, Mix::only(Jump));
     let [first, second] = [0, builder.rows.rows_per_epoch()].map(|i| contents(&builder.batch(i, 1)));
     assert_ne!(first.2, second.2);
     assert_ne!(first.3, second.3);
@@ -174,9 +178,9 @@ fn segments_are_the_naive_mask() {
     let seq_len = 64;
     for (attend, group) in [
         (Attend::Full, None),
-        (Attend::Shifted { group: 16 }, Some(16)),
-        (Attend::Shifted { group: 2 }, Some(2)),
-        (Attend::Shifted { group: 100 }, Some(100)),
+        (Attend::Shifted { group: Group::Tokens(16) }, Some(16)),
+        (Attend::Shifted { group: Group::Tokens(2) }, Some(2)),
+        (Attend::Shifted { group: Group::Tokens(100) }, Some(100)),
     ] {
         let table = attend.segments(&starts, seq_len);
         for (half, table) in table.starts.iter().enumerate() {
@@ -197,7 +201,7 @@ fn segments_are_the_naive_mask() {
 
 #[test]
 fn groups_of_a_length_that_does_not_divide() {
-    let table = Attend::Shifted { group: 2048 }.segments(&[vec![0]], 4274);
+    let table = Attend::Shifted { group: Group::Tokens(2048) }.segments(&[vec![0]], 4274);
     let bounds = table.starts.map(|mut starts| {
         starts.dedup();
         starts

@@ -19,12 +19,13 @@ use ltrain::backend::device::KERNELS;
 use ltrain::backend::selftest::self_test;
 use ltrain::backend::{Cpu, Device, Emu, EmuMode, Kernels, Meta};
 use ltrain::checkpoint::{self, Context};
+use ltrain::data::attend::Group;
 use ltrain::data::synthetic::STAGES;
 use ltrain::data::{Attend, Batch, SyntheticBuilder};
 use ltrain::io::ModelDir;
 use ltrain::model::{Arch, Llama, LoraConfig, LoraTarget, ModelConfig, Recompute, RopeConfig, RopeScaling};
 use ltrain::optim::{AdamW, AdamWConfig, Schedule, Shape};
-use ltrain::positions::{self, MethodArgs};
+use ltrain::positions::{self, MethodArgs, Spec, Words};
 use ltrain::train::{self, LoopConfig, OnNan, Outcome, State, TrainMode};
 use recorded::Recorded;
 
@@ -67,7 +68,7 @@ fn state(mut model: Llama, mode: TrainMode, kernels: &dyn Kernels) -> State {
 
 /// Rows of the synthetic language at PoSE's positions.
 fn batches(target: usize, seq_len: usize, attention: Attend) -> impl FnMut(u64) -> Batch {
-    let method = positions::build("pose", &MethodArgs::new(target, 32, seq_len)).unwrap();
+    let method = positions::build(&Spec::only("pose"), &MethodArgs::new(target, 32, seq_len), &Words::default()).unwrap();
     let rows = SyntheticBuilder { stage: STAGES[2], method, seed: 5, attention, seq_len };
     move |step| rows.batch(2 * step, 2).unwrap()
 }
@@ -104,7 +105,9 @@ fn floats(state: &State) -> Vec<(String, Vec<f32>)> {
 
 #[test]
 fn twenty_steps_follow_the_cpu() {
-    for (mode, attention) in [(TrainMode::LoraPlus, Attend::Full), (TrainMode::Full, Attend::Shifted { group: 16 })] {
+    for (mode, attention) in
+        [(TrainMode::LoraPlus, Attend::Full), (TrainMode::Full, Attend::Shifted { group: Group::Tokens(16) })]
+    {
         let model = || Llama::init(config(), 3).unwrap();
         let want = train(&Cpu, &mut state(model(), mode, &Cpu), 20, batches(256, 48, attention));
         assert!(want[19] < want[0] - 0.3, "{mode}: the CPU learns nothing: {want:?}");

@@ -4,6 +4,7 @@ use crate::common::{Golden, assert_close_in_norm};
 use crate::parity::{BF16, parity, rounded};
 use ltrain::backend::Cpu;
 use ltrain::data::Attend;
+use ltrain::data::attend::Group;
 use ltrain::ops::attention::{AttentionKernels, AttentionSaved, Segments, attention};
 use ltrain::tensor::Tensor;
 
@@ -22,7 +23,7 @@ fn documents(file: &Golden, packed: bool) -> Vec<Vec<usize>> {
 }
 
 fn modes() -> [(&'static str, Attend, bool); 4] {
-    let shifted = Attend::Shifted { group: GROUP };
+    let shifted = Attend::Shifted { group: Group::Tokens(GROUP) };
     [("full", Attend::Full, false), ("packed", Attend::Full, true), ("s2", shifted, false), ("s2_packed", shifted, true)]
 }
 
@@ -143,7 +144,7 @@ fn no_pattern_sees_the_future_but_the_rolled_form_does() {
 fn the_shifted_pattern_is_not_the_rolled_form() {
     let file = Golden::open("attention");
     let [q, k, v] = ["q", "k", "v"].map(|name| golden(&file, name));
-    let segments = Attend::Shifted { group: GROUP }.segments(&documents(&file, false), 64).table();
+    let segments = Attend::Shifted { group: Group::Tokens(GROUP) }.segments(&documents(&file, false), 64).table();
     let (o, _) = Cpu.attention_fwd(&q, &k, &v, &segments, 1.0 / 32f32.sqrt()).unwrap();
     let roll = file.f32("s2_roll.o").0;
     let off = |token: usize, head: usize| {
@@ -163,7 +164,7 @@ fn the_shifted_pattern_is_not_the_rolled_form() {
 fn gradients_match_differences() {
     let (b, t, h, hk, d) = (2, 5, 6, 2, 4);
     let documents = [vec![0, 3], vec![0]];
-    for attend in [Attend::Full, Attend::Shifted { group: 2 }] {
+    for attend in [Attend::Full, Attend::Shifted { group: Group::Tokens(2) }] {
         let segments = attend.segments(&documents, t).table();
         let inputs = [ramp([b, t, h, d], 0.1), ramp([b, t, hk, d], 1.7), ramp([b, t, hk, d], 2.9)];
         gradcheck("attention", inputs, d + t, |tape, [q, k, v]| attention(tape, &q, &k, &v, &segments, 0.5));
@@ -173,7 +174,7 @@ fn gradients_match_differences() {
 #[test]
 fn two_runs_are_bit_equal() {
     let (b, t, h, hk, d) = (2, 130, 6, 2, 10);
-    let segments = Attend::Shifted { group: 48 }.segments(&[vec![0, 70], vec![0]], t).table();
+    let segments = Attend::Shifted { group: Group::Tokens(48) }.segments(&[vec![0, 70], vec![0]], t).table();
     let inputs = [ramp([b, t, h, d], 0.1), ramp([b, t, hk, d], 1.7), ramp([b, t, hk, d], 2.9)];
     let once = || {
         let op = |tape: &mut ltrain::tape::Tape, [q, k, v]: [_; 3]| attention(tape, &q, &k, &v, &segments, 0.3);
@@ -216,7 +217,7 @@ fn wrong_shapes_are_refused() {
 
 /// The segments of the last `q_len` tokens of rows of `kv_len`, of which the first has documents and the others are one.
 fn segments(rows: usize, [q_len, kv_len]: [usize; 2], group: usize, documents: &[usize]) -> Segments {
-    let attend = if group == 0 { Attend::Full } else { Attend::Shifted { group } };
+    let attend = if group == 0 { Attend::Full } else { Attend::Shifted { group: Group::Tokens(group) } };
     let of_row = |row: usize| if row == 0 { documents.to_vec() } else { vec![0] };
     let whole = attend.segments(&(0..rows).map(of_row).collect::<Vec<_>>(), kv_len);
     let last = |starts: Vec<u32>| starts.chunks_exact(kv_len).flat_map(|row| row[kv_len - q_len..].to_vec()).collect();

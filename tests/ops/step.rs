@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::check::bits;
 use ltrain::backend::Cpu;
+use ltrain::data::attend::Group;
 use ltrain::data::{Attend, Batch};
 use ltrain::model::{Arch, Llama, ModelConfig, Recompute, RopeConfig, RopeScaling};
 use ltrain::optim::{AdamW, AdamWConfig};
@@ -68,7 +69,8 @@ fn four_rows_at_once_are_four_rows_in_turn() {
 #[test]
 fn recomputed_layers_give_the_same_bits() {
     let (model, mut batch) = (model(), batch(&rows()));
-    batch.segments = Attend::Shifted { group: 8 }.segments(&[vec![0, 11], vec![0], vec![0, 5, 30], vec![0]], 37).into();
+    batch.segments =
+        Attend::Shifted { group: Group::Tokens(8) }.segments(&[vec![0, 11], vec![0], vec![0, 5, 30], vec![0]], 37).into();
     let (kept, _) = step(&model, std::slice::from_ref(&batch), Recompute::Nothing);
     let (recomputed, _) = step(&model, &[batch], Recompute::Layers);
     for ((id, a), (other, b)) in kept.iter().zip(recomputed.iter()) {

@@ -4,6 +4,7 @@ use crate::backend::selftest::{F32, ROUNDING};
 use crate::bench::Dims;
 use crate::bench::op::{Cost, Op};
 use crate::data::Attend;
+use crate::data::attend::Group;
 use crate::ops::attention::{AttentionSaved, Segments};
 
 /// Lengths of packed documents: the sixteenths of a log-normal distribution with mean 2048 and sigma 1, shuffled.
@@ -33,7 +34,7 @@ impl Pattern {
         match self {
             Self::Full => Attend::Full.segments(&[vec![0]], tokens),
             Self::Packed => Attend::Full.segments(&[documents(tokens)], tokens),
-            Self::Shifted => Attend::Shifted { group: (tokens / 4).max(1) }.segments(&[vec![0]], tokens),
+            Self::Shifted => Attend::Shifted { group: Group::Parts(4) }.segments(&[vec![0]], tokens),
         }
     }
 }

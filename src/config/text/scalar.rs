@@ -7,14 +7,16 @@ use std::str::FromStr;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Length, ModelSource, PositionMethod, Resume, Size, Source, Warmup};
+use super::{Length, ModelSource, Portion, Recipe, Resume, Size, Source, Warmup};
 use crate::backend::gpu::Gpus;
-use crate::config::choices::{Attention, Export, NanPolicy, Preset, Progress, Task};
+use crate::config::choices::{Attention, Export, NanPolicy, Progress, ScalePer, Task};
+use crate::data::attend::Group;
 use crate::data::{Columns, Holdout};
 use crate::io::Storage;
 use crate::model::rope::RopeKind;
 use crate::model::{LoraTarget, Recompute};
 use crate::optim::Shape;
+use crate::positions::Spec;
 use crate::train::TrainMode;
 
 /// Reads a scalar of a configuration file as if it had been typed as a flag.
@@ -79,20 +81,23 @@ as_text!(
     Columns,
     Export,
     Gpus,
+    Group,
     Holdout,
     Length,
     LoraTarget,
     ModelSource,
     NanPolicy,
-    PositionMethod,
-    Preset,
+    Portion,
     Progress,
+    Recipe,
     Recompute,
     Resume,
     RopeKind,
+    ScalePer,
     Shape,
     Size,
     Source,
+    Spec,
     Storage,
     Task,
     TrainMode,

@@ -1,4 +1,4 @@
-//! The curriculum: first copying, then facts, then length, then long text to measure on.
+//! The curriculum: first copying, then facts, then length; the same mix for long rows; and long text to measure on.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,7 +23,7 @@ const fn facts(keys: usize, recalls: usize) -> Kind {
 
 /// Every stage. The first five are the order of training: asking for facts before copying is learnt does not work.
 #[rustfmt::skip]
-pub const STAGES: [Stage; 7] = [
+pub const STAGES: [Stage; 9] = [
     Stage { name: "repeat", length: 64, mix: &[(1.0, Kind::Repeat)] },
     Stage { name: "facts-64", length: 64, mix: &[(0.3, Kind::Repeat), (0.7, facts(6, 4))] },
     Stage { name: "facts-128", length: 128, mix: &[(0.3, Kind::Repeat), (0.7, facts(9, 8))] },
@@ -38,11 +38,30 @@ pub const STAGES: [Stage; 7] = [
         (0.3, Kind::LateFacts { keys: 3, recalls: 4 }),
         (0.1, Kind::Chains { chains: 4, links: 2 }),
     ] },
+    Stage { name: "mixed-2048", length: 2048, mix: &[
+        (0.2, Kind::Repeat),
+        (0.4, Kind::LateFacts { keys: 64, recalls: 96 }),
+        (0.3, Kind::LateFacts { keys: 16, recalls: 24 }),
+        (0.1, Kind::Chains { chains: 8, links: 2 }),
+    ] },
+    Stage { name: "mixed-8192", length: 8192, mix: &[
+        (0.2, Kind::Repeat),
+        (0.4, Kind::LateFacts { keys: 64, recalls: 384 }),
+        (0.3, Kind::LateFacts { keys: 16, recalls: 96 }),
+        (0.1, Kind::Chains { chains: 8, links: 2 }),
+    ] },
     Stage { name: "long-2048", length: 2048, mix: &[(1.0, facts(64, 96))] },
     Stage { name: "long-8192", length: 8192, mix: &[(1.0, facts(64, 256))] },
 ];
 
 impl Stage {
+    /// The curriculum's last mix in the shortest documents of at least `length` tokens, or else the longest there are.
+    pub fn mixed(length: usize) -> Self {
+        let mixed = || STAGES.into_iter().filter(|stage| stage.name.starts_with("mixed-"));
+        let fitting = mixed().filter(|stage| stage.length >= length).min_by_key(|stage| stage.length);
+        fitting.or_else(|| mixed().max_by_key(|stage| stage.length)).expect("stages: some are mixed")
+    }
+
     /// Document number `index`.
     ///
     /// # Errors
