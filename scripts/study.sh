@@ -1,0 +1,87 @@
+#!/bin/sh
+# The study of docs/study.md: every method on the built-in model, with equal tokens, several seeds, two targets.
+#
+#   scripts/study.sh [WORK]            everything, into docs/results/study; a few hours on two cores
+#   TARGETS=2048 SEEDS=1 METHODS='pose uniform' scripts/study.sh
+#
+# Can be stopped at any time: what has its result is not done again, and a training that was begun goes on. WORK (target/study) holds the
+# models, which nobody needs afterwards.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=${1:-$root/target/study}
+results=${RESULTS:-$root/docs/results/study}
+tokens=${TOKENS:-819200}
+methods=${METHODS:-untrained contiguous full-length s2 longlora random pose pose-3 pose-linear e2-llm longrecipe longrecipe-yarn endprompt uniform mix retrieval}
+ltrain=${LTRAIN:-$root/target/release/ltrain}
+mkdir -p "$work" "$results"
+[ -x "$ltrain" ] || (cd "$root" && cargo build --release)
+
+# Flags of a method. The rotation is YaRN, ltrain's default, where a method does not bring its own.
+flags() {
+    case $1 in
+        contiguous) echo "--positions natural --rope yarn" ;;
+        full-length) echo "--method full-length --rope yarn" ;;
+        s2) echo "--method full-length --rope yarn --attention s2" ;;
+        longlora) echo "--method longlora --rope yarn" ;;
+        pose) echo "--method pose" ;;
+        pose-3) echo "--method pose --pose-chunks 3" ;;
+        pose-linear) echo "--method pose --rope linear" ;;
+        longrecipe) echo "--method longrecipe --rope longrecipe" ;;
+        longrecipe-yarn) echo "--method longrecipe --rope yarn" ;;
+        mix) echo "--positions mix:natural=15,pose=40,uniform=45" ;;
+        retrieval) echo "--positions uniform --retrieval 10%" ;;
+        random|e2-llm|endprompt|uniform) echo "--method $1" ;;
+        *) echo "study.sh: no method called $1" >&2; exit 2 ;;
+    esac
+}
+
+# Tokens of a method's rows at a target.
+row() {
+    case $1 in
+        full-length|s2|longlora) echo "$2" ;;
+        longrecipe*) echo $(($2 * 3 / 10)) ;;
+        *) echo 256 ;;
+    esac
+}
+
+# measure MODEL TARGET RESULT [FLAGS]: loss by length and position, retrieval among eight distractors by length and depth. At the target
+# the depths are distances of 256, half of the target, the target less 256, less 64 and less 16 tokens.
+measure() {
+    model=$1 target=$2 result=$3
+    shift 3
+    case $target in
+        2048) depths=0.875,0.5,0.125,0.03125,0.0078125 samples=40 ;;
+        8192) depths=0.96875,0.5,0.03125,0.0078125,0.001953125 samples=16 ;;
+        *) echo "study.sh: targets are 2048 and 8192" >&2; exit 2 ;;
+    esac
+    "$ltrain" eval "$model" --at "256,$((target / 4)),$target" --tasks ppl,niah --distractors 8 --samples "$samples" --depths "$depths" \
+        --windows 3 --seed 1 "$@" --json "$result.part" >/dev/null
+    mv "$result.part" "$result"
+}
+
+for target in ${TARGETS:-2048 8192}; do
+    for seed in ${SEEDS:-1 2 3}; do
+        for method in $methods; do
+            result=$results/$target-$method-$seed.json
+            [ -e "$result" ] && continue
+            if [ "$method" = untrained ]; then
+                # It has no seed.
+                [ -e "$results/$target-untrained-1.json" ] || measure builtin:tiny "$target" "$result" --rope keep,linear,ntk,yarn
+                continue
+            fi
+            row=$(row "$method" "$target")
+            rows=$((4096 / row))
+            [ "$rows" -ge 1 ] || rows=1
+            steps=$((tokens / (rows * row)))
+            run=$work/$target-$method-$seed
+            echo "$(date +%T) $target $method seed $seed: $steps steps of $rows x $row tokens"
+            # shellcheck disable=SC2046
+            "$ltrain" $(flags "$method") --target "$target" --seq-len "$row" --micro-batch "$rows" --accum 1 --steps "$steps" --seed "$seed" \
+                --eval none --no-control --export merged --keep 1 --progress quiet --out "$run"
+            cp "$run/trainer_log.jsonl" "$results/$target-$method-$seed.log.jsonl"
+            measure "$run/merged" "$target" "$result"
+            rm -rf "$run"
+        done
+    done
+done
