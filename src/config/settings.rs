@@ -73,7 +73,7 @@ pub struct Settings {
     /// Tokens per group, with --attention s2
     #[arg(long, value_name = "LEN", help_heading = "Method")]
     pub s2_group: Option<Length>,
-    /// Rotation of the extended model: keep, linear, ntk, yarn, llama3 or theta:VALUE
+    /// Rotation of the extended model: keep, linear, ntk, yarn, llama3, longrecipe, theta:VALUE, or a total factor such as linear:4
     #[arg(long, value_name = "KIND", help_heading = "Method")]
     pub rope: Option<RopeKind>,
 
