@@ -2,12 +2,15 @@
 
 mod base;
 mod bench;
+mod blend;
 mod commands;
 mod error;
+mod export;
 mod folder;
 mod job;
 mod measure;
 mod memory;
+mod merge;
 mod place;
 mod record;
 mod session;
@@ -15,9 +18,11 @@ mod text;
 mod ui;
 
 pub use bench::bench;
-pub use commands::{eval, generate, merge, plan, print};
+pub use commands::{eval, generate, plan, print};
 pub use error::RunError;
+pub use export::export;
 pub use job::train;
+pub use merge::{merge, merge_best};
 pub use place::{Started, start_for, start_for_run};
 
 /// Runs `work` on one of `threads` CPU threads that share every op's work: all cores unless told otherwise. A caller that is

@@ -8,7 +8,9 @@ impl RopeScaling {
     pub(super) fn extensions(&self) -> &'static str {
         match self {
             RopeScaling::Default | RopeScaling::Dynamic { .. } => "--rope linear, ntk, yarn, llama3, longrecipe or theta:VALUE",
-            RopeScaling::Linear { .. } => "--rope linear (the factors multiply), a kind with a total factor such as --rope yarn:8, or --rope keep",
+            RopeScaling::Linear { .. } => {
+                "--rope linear (the factors multiply), a kind with a total factor such as --rope yarn:8, or --rope keep"
+            }
             RopeScaling::Yarn { .. } => "--rope yarn (the factor grows) or --rope keep",
             RopeScaling::Llama3 { .. } => "--rope llama3 (the factor grows), --rope yarn (same original context) or --rope keep",
         }
