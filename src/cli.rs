@@ -88,6 +88,8 @@ pub enum Command {
     Merge(MergeArgs),
     /// Write one set of weights under several rotations
     Export(ExportArgs),
+    /// Find the tokens that an extended model predicts otherwise than its base
+    Analyze(AnalyzeArgs),
     /// Count the GPU memory of a run, without weights or a GPU
     Plan(Box<TrainArgs>),
     /// Show what this machine has and what ltrain can use
@@ -264,6 +266,38 @@ pub struct ExportArgs {
     /// Number format of the written weights: f32, bf16 or f16 [default: the base model's]
     #[arg(long, value_name = "TYPE")]
     pub dtype: Option<Storage>,
+}
+
+/// `ltrain analyze`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct AnalyzeArgs {
+    /// Model folder before the extension, or builtin:tiny
+    #[arg(long, value_name = "BASE")]
+    pub model: ModelSource,
+    /// The extended model
+    #[arg(long, value_name = "EXTENDED")]
+    pub against: ModelSource,
+    /// Folder with tokenizer.json [default: BASE's]
+    #[arg(long, value_name = "DIR")]
+    pub tokenizer: Option<PathBuf>,
+    /// Text to analyse; needed for other models than the built-in
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Field of a .jsonl row that holds the text
+    #[arg(long, value_name = "text=FIELD", default_value_t = Columns::default())]
+    pub columns: Columns,
+    /// Tokens of a row, fewer where a text ends [default: EXTENDED's context]
+    #[arg(long, value_name = "LEN")]
+    pub seq_len: Option<Length>,
+    /// Share of places that count as impactful, and of the text that the chosen tokens cover
+    #[arg(long, value_name = "P", default_value_t = 0.2, value_parser = probability)]
+    pub share: f64,
+    /// File to write
+    #[arg(long, value_name = "FILE", default_value = "selection.json")]
+    pub out: PathBuf,
+    /// Where it runs.
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 /// `ltrain doctor`.

@@ -1,5 +1,6 @@
 //! What the commands do: each is a short story told with the rest of the library.
 
+mod analyze;
 mod base;
 mod bench;
 mod blend;
@@ -17,6 +18,7 @@ mod session;
 mod text;
 mod ui;
 
+pub use analyze::analyze;
 pub use bench::bench;
 pub use commands::{eval, generate, plan, print};
 pub use error::RunError;
