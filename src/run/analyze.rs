@@ -161,7 +161,7 @@ fn table(selection: &Selection) -> String {
     };
     let head = |first: &str| format!("{first:<28}{:>10}  {:>10}  {:>8}  {:>9}\n", "tokens", "impactful", "logit", "log prob");
     let mut out = format!(
-        "{} tokens in rows of up to {}; impactful: the {:.3} % at each place whose logit grew most; changes are means\n\n",
+        "{} tokens in rows of up to {}; impactful: the {:.1} % at each place whose logit grew most; changes are means\n\n",
         format_count(source.tokens),
         format_length(source.seq_len),
         100.0 * share,
