@@ -4,8 +4,12 @@
     python scripts/check_with_transformers.py --model runs/x/merged --text valid.txt \\
         [--adapter runs/x/adapter --base BASE] [--lengths 512,4096,8192] [--expect runs/x/report.json]
 
+    ltrain eval merged --data valid.txt --tasks ppl --json eval.json
+    python scripts/check_with_transformers.py --model merged --text valid.txt --expect eval.json
+
 For every length the mean loss over the first (at most three) disjoint windows of the text is computed by the merged
-model, by the base with the adapter on it, and read from the report's evaluation after training. All must agree within
+model, by the base with the adapter on it, and read from the report's evaluation after training, or from what `ltrain eval
+--json` wrote of one model under one rotation. All must agree within
 --tolerance. Exit code 1 when they do not, 2 when there is nothing to compare or a file is unusable.
 
 Needs: torch, transformers; peft for --adapter.
@@ -30,7 +34,7 @@ def arguments():
     parser.add_argument("--adapter", type=Path, help="adapter folder, with base_config/config.json in it")
     parser.add_argument("--base", type=Path, help="the adapter's base model folder")
     parser.add_argument("--lengths", default="512,4096,8192", help="context lengths (default: %(default)s)")
-    parser.add_argument("--expect", type=Path, help="ltrain's report.json")
+    parser.add_argument("--expect", type=Path, help="ltrain's report.json, or what ltrain eval --json wrote")
     parser.add_argument("--no-bos", action="store_true", help="do not put the begin-of-text token before the text")
     parser.add_argument("--tolerance", type=float, default=2e-3, help="in nats per token (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
@@ -99,11 +103,13 @@ def measure(model, ids, lengths):
 
 
 def reported(path):
-    """Losses by length of the evaluation after training."""
-    evaluations = json.loads(path.read_text())["evaluations"]
-    after = [e for e in evaluations if e["role"] == "after"]
-    if not after:
-        sys.exit(f"{path}: has no evaluation after training; its roles are {[e['role'] for e in evaluations]}")
+    """Losses by length of the evaluation after training, or of the only one."""
+    content = json.loads(path.read_text())
+    evaluations = content if isinstance(content, list) else content["evaluations"]
+    after = [e for e in evaluations if e["role"] == "after"] if isinstance(content, dict) else evaluations
+    if len(after) != 1:
+        roles = [e["role"] for e in evaluations]
+        sys.exit(f"{path}: expected one evaluation after training, or one model under one rotation; its roles are {roles}")
     return {score["length"]: score["nll"] for score in after[0]["perplexity"] if score["windows"]}
 
 

@@ -8,7 +8,7 @@ use clap_complete::Shell;
 
 use crate::backend::gpu::Gpus;
 use crate::config::choices::{Shapes, Task};
-use crate::config::text::{Item, Length, List, ModelSource, Size};
+use crate::config::text::{BlendWeight, Item, Length, List, ModelSource, Size};
 use crate::config::{Settings, defaults, file};
 use crate::data::Columns;
 use crate::error::Result;
@@ -84,8 +84,12 @@ pub enum Command {
     Eval(EvalArgs),
     /// Continue a text
     Generate(GenerateArgs),
-    /// Multiply an adapter into its base model
+    /// Multiply an adapter into its base model, or mix two models
     Merge(MergeArgs),
+    /// Write one set of weights under several rotations
+    Export(ExportArgs),
+    /// Find the tokens that an extended model predicts otherwise than its base
+    Analyze(AnalyzeArgs),
     /// Count the GPU memory of a run, without weights or a GPU
     Plan(Box<TrainArgs>),
     /// Show what this machine has and what ltrain can use
@@ -117,7 +121,8 @@ pub struct EvalArgs {
     /// Lengths to evaluate at [default: a quarter, half and all of the model's context; with --against also all of BASE's]
     #[arg(long, value_name = "LEN,…", value_parser = some::<Length>)]
     pub at: Option<List<Length>>,
-    /// Rotations to compare, each extended to the longest length [default: the model's own]
+    /// Rotations to compare: kinds such as yarn, each extended to the longest length, or with a total factor over the model's
+    /// original rotation, such as linear:4 [default: the model's own]
     #[arg(long, value_name = "KIND,…", value_parser = some::<RopeKind>)]
     pub rope: Option<List<RopeKind>>,
     /// What to measure
@@ -206,14 +211,93 @@ pub struct MergeArgs {
     #[arg(long, value_name = "BASE")]
     pub model: ModelSource,
     /// Adapter folder
-    #[arg(long, value_name = "DIR")]
-    pub adapter: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "with", conflicts_with = "with")]
+    pub adapter: Option<PathBuf>,
+    /// Model to mix in, of the same shape; the result has its configuration and rotation
+    #[arg(long, value_name = "MODEL")]
+    pub with: Option<ModelSource>,
+    /// How much of MODEL: the result is (1 - W) BASE + W MODEL; search takes the best of 0, 0.25, 0.5, 0.75 and 1, that with the
+    /// smallest sum of losses at the lengths of --at [default: 0.5]
+    #[arg(long, value_name = "W", requires = "with")]
+    pub weight: Option<BlendWeight>,
+    /// Text to measure on, with --weight search; needed for other models than the built-in
+    #[arg(long, value_name = "FILE", requires = "with")]
+    pub data: Option<PathBuf>,
+    /// Field of a .jsonl row that holds the text
+    #[arg(long, value_name = "text=FIELD", default_value_t = Columns::default())]
+    pub columns: Columns,
+    /// Lengths to measure at, a short one and a long one, with --weight search [default: the contexts of BASE and MODEL]
+    #[arg(long, value_name = "LEN,…", requires = "with", value_parser = some::<Length>)]
+    pub at: Option<List<Length>>,
     /// Folder to write
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Number format of the written weights: f32, bf16 or f16 [default: the base model's; with --with that of both models, f32
+    /// where they differ]
+    #[arg(long, value_name = "TYPE")]
+    pub dtype: Option<Storage>,
+    /// Where it measures; merging itself is the CPU's.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+impl MergeArgs {
+    /// The model whose weight is to be searched.
+    pub fn searched(&self) -> Option<&ModelSource> {
+        self.with.as_ref().filter(|_| self.weight == Some(BlendWeight::Search))
+    }
+}
+
+/// `ltrain export`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct ExportArgs {
+    /// Model folder, or builtin:tiny
+    #[arg(value_name = "MODEL")]
+    pub model: ModelSource,
+    /// Adapter to multiply in
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// Rotations with their factors, such as linear:4,linear:8; the context is the factor times the model's original one
+    #[arg(long, value_name = "KIND,…", value_parser = some::<RopeKind>)]
+    pub rope: List<RopeKind>,
+    /// Folder to write; each rotation gets a folder in it, such as DIR/linear-4, and all share one file of weights
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Number format of the written weights: f32, bf16 or f16 [default: the base model's]
     #[arg(long, value_name = "TYPE")]
     pub dtype: Option<Storage>,
+}
+
+/// `ltrain analyze`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct AnalyzeArgs {
+    /// Model folder before the extension, or builtin:tiny
+    #[arg(long, value_name = "BASE")]
+    pub model: ModelSource,
+    /// The extended model
+    #[arg(long, value_name = "EXTENDED")]
+    pub against: ModelSource,
+    /// Folder with tokenizer.json [default: BASE's]
+    #[arg(long, value_name = "DIR")]
+    pub tokenizer: Option<PathBuf>,
+    /// Text to analyse; needed for other models than the built-in
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Field of a .jsonl row that holds the text
+    #[arg(long, value_name = "text=FIELD", default_value_t = Columns::default())]
+    pub columns: Columns,
+    /// Tokens of a row, fewer where a text ends [default: EXTENDED's context]
+    #[arg(long, value_name = "LEN")]
+    pub seq_len: Option<Length>,
+    /// Share of places that count as impactful, and of the text that the chosen tokens cover
+    #[arg(long, value_name = "P", default_value_t = 0.2, value_parser = probability)]
+    pub share: f64,
+    /// File to write
+    #[arg(long, value_name = "FILE", default_value = "selection.json")]
+    pub out: PathBuf,
+    /// Where it runs.
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 /// `ltrain doctor`.

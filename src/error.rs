@@ -75,6 +75,8 @@ domains! {
     Config(crate::config::ConfigError),
     /// Text that cannot be used.
     Data(crate::data::DataError),
+    /// A selection of tokens that cannot be used.
+    Selection(crate::data::selection::SelectionError),
     /// Synthetic text that was not asked for properly.
     Synthetic(crate::data::synthetic::SyntheticError),
     /// A device that was asked for and is not there.

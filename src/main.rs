@@ -35,7 +35,12 @@ fn dispatch(command: Command) -> ltrain::Result<Ending> {
     match command {
         Command::Eval(args) => on_device(&args.device, |place, kernels| run::eval(&args, place, kernels)),
         Command::Generate(args) => on_device(&args.device, |place, kernels| run::generate(&args, place, kernels)),
-        Command::Merge(args) => run::on_threads(None, || run::merge(&args)),
+        Command::Merge(args) => match args.searched() {
+            Some(with) => on_device(&args.device, |place, kernels| run::merge_best(&args, with, (place, kernels))),
+            None => run::on_threads(args.device.threads, || run::merge(&args)),
+        },
+        Command::Analyze(args) => on_device(&args.device, |place, kernels| run::analyze(&args, place, kernels)),
+        Command::Export(args) => run::on_threads(None, || run::export(&args)),
         Command::Plan(args) => run::plan(&resolved(&with_text(args.gather()?))?).map(finished),
         Command::Doctor(args) => {
             let (page, verdict) = doctor::page(&args);

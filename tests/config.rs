@@ -303,6 +303,7 @@ fn a_setting_without_effect_is_refused() {
         (&["positions=natural", "pose_chunks=2"], "pose_chunks"),
         (&["e2_max_scale=2"], "e2_max_scale"),
         (&["e2_scale_per=step"], "e2_scale_per"),
+        (&["select=/s.json"], "select"),
         (&["select_rest=0.1"], "select_rest"),
         (&["end_prompt=eos"], "end_prompt"),
         (&["end_prompt_weight=1"], "end_prompt_weight"),
@@ -373,7 +374,8 @@ fn presets_with_paper_have_the_papers_numbers() {
     assert_eq!((lora.rank, lora.alpha, lora.targets.len(), longlora.optim.lr_embed), (8, 16.0, 4, 2e-5));
     assert_eq!((longlora.data.seq_len, longlora.positions.rope), (65536, RopeKind::Linear));
     assert_eq!(longlora.positions.attend, Attend::Shifted { group: Group::Parts(4) });
-    assert_eq!(large("longrecipe").data.seq_len, 19660);
+    let recipe = large("longrecipe");
+    assert_eq!((recipe.data.seq_len, recipe.positions.rope), (19660, RopeKind::LongRecipe(None)));
     let e2 = large("e2-llm").positions.args;
     assert_eq!((e2.max_scale, e2.rows_per_scale), (Some(20), 16));
     // What the user says wins, and brings no complaint about what the preset said.

@@ -271,17 +271,24 @@ fn shapes_that_do_not_fit_are_errors() {
 
 #[test]
 fn kinds_are_read_as_they_are_printed() {
-    for text in ["keep", "linear", "ntk", "yarn", "llama3", "theta:500000", "theta:48900000.5"] {
+    let kinds = ["keep", "linear", "ntk", "yarn", "llama3", "longrecipe", "theta:500000", "theta:48900000.5"];
+    let factors = ["linear:4", "ntk:2.5", "yarn:8", "llama3:1", "longrecipe:10"];
+    for text in kinds.into_iter().chain(factors) {
         assert_eq!(text.parse::<RopeKind>().unwrap().to_string(), text);
     }
     assert_eq!("theta:5e5".parse::<RopeKind>().unwrap(), RopeKind::Theta(5e5));
     for text in ["theta:", "theta:one", "theta:1", "theta:-5", "theta:inf", "theta:NaN"] {
         assert!(matches!(text.parse::<RopeKind>(), Err(RopeError::Theta { .. })), "{text}");
     }
-    assert_eq!(
-        "yarm".parse::<RopeKind>().unwrap_err().to_string(),
-        "--rope: expected one of keep, linear, ntk, yarn, llama3, theta:VALUE, got \"yarm\""
-    );
+    for text in ["linear:", "linear:x", "ntk:0.5", "yarn:-8", "llama3:inf", "longrecipe:NaN", "linear:1e7"] {
+        assert!(matches!(text.parse::<RopeKind>(), Err(RopeError::Factor { .. })), "{text}");
+    }
+    for text in ["yarm", "yarm:4", "keep:2", "", ":4"] {
+        let error = text.parse::<RopeKind>().unwrap_err().to_string();
+        let choices =
+            "--rope: expected one of keep, linear, ntk, yarn, llama3, longrecipe, theta:VALUE; a total factor, as in linear:4";
+        assert!(error.starts_with(choices) && error.ends_with(&format!("got {text:?}")), "{error}");
+    }
 }
 
 #[test]
@@ -308,6 +315,81 @@ fn each_kind_extends_the_bases_it_fits() {
         assert_eq!(got, want, "{kind} over {base}");
         assert_eq!(got.to_string(), shown);
     }
+}
+
+/// The paper's bases, and the formula's (arXiv 2409.00509, appendix A): Llama 3 from 8k to 80k and 128k, Qwen2 from 32k to 128k.
+#[test]
+fn longrecipes_bases_are_the_papers() {
+    let theta = |theta, kind, context, target| {
+        let extended = plain(theta).extended(kind, context, target, 128).unwrap();
+        assert_eq!(extended.scaling, RopeScaling::Default);
+        extended.theta
+    };
+    let usual = RopeKind::LongRecipe(None);
+    for (got, millions) in [
+        (theta(5e5, usual, 8000, 80_000), 48.88),
+        (theta(5e5, usual, 8000, 128_000), 131.46),
+        (theta(1e6, usual, 32768, 131_072), 13.54),
+        (theta(5e5, RopeKind::LongRecipe(Some(10.0)), 8000, 80_000), 48.88),
+        // 5e5·(4·10 − 3)^(128/126), by numpy.
+        (theta(5e5, RopeKind::LongRecipe(Some(4.0)), 8000, 80_000), 19.59),
+    ] {
+        assert!((got / 1e6 - millions).abs() < 5e-3, "{got} is not {millions} M");
+    }
+    let short = plain(5e5).extended(usual, 8000, 8000, 128).unwrap_err();
+    assert!(matches!(short, RopeError::NotLonger { .. }), "{short}");
+    let linear = scaled(5e5, RopeScaling::Linear { factor: 2.0 });
+    assert!(matches!(linear.extended(usual, 8000, 80_000, 128), Err(RopeError::Incompatible { .. })));
+}
+
+/// A factor counts from the model's original rotation, whatever the target and whatever it was extended by.
+#[test]
+fn a_factor_replaces_the_scaling_that_is_there() {
+    let linear = |factor| scaled(1e4, RopeScaling::Linear { factor });
+    let yarn = |factor| scaled(1e4, RopeScaling::yarn(factor, 256));
+    let llama3 = |factor| scaled(1e4, RopeScaling::llama3(factor, 256));
+    #[rustfmt::skip]
+    let cases = [
+        (plain(1e4), 256, "linear:4", linear(4.0), 1024),
+        (plain(1e4), 256, "yarn:8", yarn(8.0), 2048),
+        (plain(1e4), 256, "llama3:2", llama3(2.0), 512),
+        (scaled(1e4, RopeScaling::Dynamic { factor: 4.0 }), 256, "linear:1", linear(1.0), 256),
+        // What E2-LLM leaves behind.
+        (linear(8.0), 2048, "linear:4", linear(4.0), 1024),
+        (linear(8.0), 2048, "linear:16", linear(16.0), 4096),
+        (linear(8.0), 2048, "yarn:4", yarn(4.0), 1024),
+        (linear(8.0), 2048, "llama3:4", llama3(4.0), 1024),
+        (linear(0.7 / 0.1), 1792, "linear:1.5", linear(1.5), 384),
+        (yarn(8.0), 2048, "yarn:4", yarn(4.0), 1024),
+        (llama3(8.0), 2048, "llama3:4", llama3(4.0), 1024),
+        (llama3(8.0), 2048, "yarn:16", yarn(16.0), 4096),
+    ];
+    for (base, context, text, want, reached) in cases {
+        let kind: RopeKind = text.parse().unwrap();
+        let RopeKind::Factor(_, factor) = kind else { panic!("{text} has a factor") };
+        for target in [1, context, 100_000] {
+            assert_eq!(base.extended(kind, context, target, 128).unwrap(), want, "{text} over {base}");
+        }
+        assert_eq!(base.context_at(factor, context).unwrap(), reached, "{text} over {base}");
+    }
+    let ntk = linear(8.0).extended("ntk:4".parse().unwrap(), 2048, 1, 16).unwrap();
+    assert_eq!((ntk.scaling, (ntk.theta - 48760.546).abs() < 1e-3), (RopeScaling::Default, true));
+    for (base, text) in [
+        (yarn(8.0), "linear:4"),
+        (yarn(8.0), "ntk:4"),
+        (yarn(8.0), "llama3:4"),
+        (llama3(8.0), "linear:4"),
+        (llama3(8.0), "ntk:4"),
+    ] {
+        let error = base.extended(text.parse().unwrap(), 2048, 4096, 128).unwrap_err();
+        assert!(matches!(error, RopeError::Incompatible { .. }), "{text} over {base}: {error}");
+    }
+    let odd = linear(3.0);
+    assert_eq!(odd.extended("linear:4".parse().unwrap(), 2048, 1, 128).unwrap(), linear(4.0));
+    assert_eq!(odd.context_at(4.0, 2048), Err(RopeError::Original { base: odd.clone(), context: 2048 }));
+    assert!(matches!(odd.extended("yarn:4".parse().unwrap(), 2048, 1, 128), Err(RopeError::Original { .. })));
+    assert_eq!(plain(1e4).context_at(1.3, 256), Err(RopeError::Context { factor: 1.3, original: 256 }));
+    assert!(matches!(plain(1e4).context_at(1e6, 1 << 20), Err(RopeError::Context { .. })));
 }
 
 /// Silently replacing Llama 3.1's scaling by a linear one costs three orders of magnitude in perplexity.

@@ -207,7 +207,7 @@ impl Settings {
 
     /// Visits every path of the file system.
     fn each_path(&mut self, mut visit: impl FnMut(&mut PathBuf)) {
-        let plain = [&mut self.init, &mut self.tokenizer, &mut self.eval_data, &mut self.cache, &mut self.out];
+        let plain = [&mut self.init, &mut self.tokenizer, &mut self.eval_data, &mut self.cache, &mut self.out, &mut self.select];
         plain.into_iter().flatten().for_each(&mut visit);
         if let Some(ModelSource::Folder(path)) = &mut self.model {
             visit(path);

@@ -51,7 +51,7 @@ fn method(preset: Preset) -> Settings {
         Preset::Random => Settings { positions: positions("random"), ..plain },
         Preset::E2Llm => Settings { positions: positions("e2-llm"), ..plain },
         Preset::EndPrompt => Settings { positions: positions("endprompt"), ..plain },
-        Preset::LongRecipe => Settings { positions: positions("longrecipe"), ..plain },
+        Preset::LongRecipe => Settings { positions: positions("longrecipe"), rope: Some(RopeKind::LongRecipe(None)), ..plain },
         Preset::FullLength => Settings { positions: positions("natural"), ..plain },
         Preset::LongLora => Settings {
             positions: positions("natural"),

@@ -179,6 +179,7 @@ impl Resolver<'_> {
             ("pose_chunks", given.pose_chunks.is_some(), POSE),
             ("e2_max_scale", given.e2_max_scale.is_some(), E2_LLM),
             ("e2_scale_per", given.e2_scale_per.is_some(), E2_LLM),
+            ("select", given.select.is_some(), LONG_RECIPE),
             ("select_rest", given.select_rest.is_some(), LONG_RECIPE),
             ("end_prompt", given.end_prompt.is_some(), END_PROMPT),
             ("end_prompt_weight", given.end_prompt_weight.is_some(), END_PROMPT),
@@ -229,7 +230,21 @@ impl Resolver<'_> {
             }
         };
         let base_rope = config.rope.clone();
-        (PositionSettings { method, args, end_prompt, target, context, attend, rope, base_rope, target_rope }, not_longer)
+        (
+            PositionSettings {
+                method,
+                args,
+                end_prompt,
+                select: s.select.clone(),
+                target,
+                context,
+                attend,
+                rope,
+                base_rope,
+                target_rope,
+            },
+            not_longer,
+        )
     }
 
     fn attend(&mut self, seq_len: usize) -> Attend {

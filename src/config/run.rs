@@ -76,6 +76,8 @@ pub struct PositionSettings {
     pub args: MethodArgs,
     /// What EndPrompt puts at the end of the target: a text, or [`defaults::EOS`](super::defaults::EOS).
     pub end_prompt: String,
+    /// LongRecipe's selection; tokens with a digit when absent.
+    pub select: Option<PathBuf>,
     /// Context to reach: positions are below it.
     pub target: usize,
     /// The base model's context.
@@ -268,6 +270,7 @@ impl RunConfig {
             pose_chunks: with(resolve::POSE).then_some(args.chunks),
             e2_max_scale: args.max_scale,
             e2_scale_per: with(resolve::E2_LLM).then_some(if args.rows_per_scale == 1 { ScalePer::Row } else { ScalePer::Step }),
+            select: with(resolve::LONG_RECIPE).then(|| positions.select.clone()).flatten(),
             select_rest: with(resolve::LONG_RECIPE).then_some(Portion(args.select_rest)),
             end_prompt: with(resolve::END_PROMPT).then(|| positions.end_prompt.clone()),
             end_prompt_weight: with(resolve::END_PROMPT).then_some(f64::from(args.end_prompt_weight)),

@@ -80,6 +80,9 @@ pub struct Settings {
     /// Draw a scale for every row or once per step, with --positions e2-llm
     #[arg(long, value_name = "WHAT", help_heading = "Method")]
     pub e2_scale_per: Option<ScalePer>,
+    /// Tokens that make a sentence worth keeping, from ltrain analyze, with --positions longrecipe
+    #[arg(long, value_name = "FILE", help_heading = "Method")]
+    pub select: Option<PathBuf>,
     /// Share of the sentences without a selected token that is kept, with --positions longrecipe
     #[arg(long, value_name = "SHARE", help_heading = "Method")]
     pub select_rest: Option<Portion>,
@@ -95,7 +98,7 @@ pub struct Settings {
     /// Size of the groups, with --attention s2: a length, or a share of each document such as 1/4
     #[arg(long, value_name = "LEN", help_heading = "Method")]
     pub s2_group: Option<Group>,
-    /// Rotation of the extended model: keep, linear, ntk, yarn, llama3 or theta:VALUE
+    /// Rotation of the extended model: keep, linear, ntk, yarn, llama3, longrecipe, theta:VALUE, or a total factor such as linear:4
     #[arg(long, value_name = "KIND", help_heading = "Method")]
     pub rope: Option<RopeKind>,
 

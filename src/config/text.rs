@@ -248,6 +248,32 @@ impl fmt::Display for Portion {
     }
 }
 
+/// `--weight` of a merge.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum BlendWeight {
+    /// How much of the model that is mixed in, from 0 to 1.
+    Fixed(f64),
+    /// Whatever measures best.
+    Search,
+}
+
+impl Default for BlendWeight {
+    /// LongRecipe's (arXiv 2409.00509, appendix A).
+    fn default() -> Self {
+        Self::Fixed(0.5)
+    }
+}
+
+impl FromStr for BlendWeight {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let weight = || text.parse().ok().filter(|w| (0.0..=1.0).contains(w)).map(Self::Fixed);
+        let search = (text == "search").then_some(Self::Search);
+        search.or_else(weight).ok_or_else(|| format!("expected a number from 0 to 1 or search, got {text:?}"))
+    }
+}
+
 /// `3%` as 0.03; nothing without a per cent sign or outside `0..=100`.
 fn percent(text: &str) -> Option<f64> {
     let value: f64 = text.strip_suffix('%')?.trim().parse().ok()?;

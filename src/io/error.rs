@@ -103,6 +103,9 @@ pub enum ModelError {
     /// An adapter of another base.
     #[error("the adapter {path:?} does not fit this base model: {what}")]
     OtherBase { path: PathBuf, what: String },
+    /// Two models that cannot be mixed.
+    #[error("{base:?} and {with:?} cannot be mixed: {field} is {ours} in the first and {theirs} in the second")]
+    NotAlike { base: PathBuf, with: PathBuf, field: &'static str, ours: String, theirs: String },
     /// A destination that holds something already.
     #[error("{path:?} exists and is not empty")]
     OutputExists { path: PathBuf },
@@ -186,6 +189,8 @@ impl Explain for ModelError {
                 .fact("without it the result would be another model than was trained")
                 .help("merge it with PEFT (merge_and_unload), set model.config.tie_word_embeddings = False before saving, and start from that model"),
             OtherBase { .. } => Explanation::new("E308").help("give the base model that it was trained on; adapter_config.json may name it as base_model_name_or_path"),
+            NotAlike { .. } => Explanation::new("E313")
+                .help("element by element, only models of one shape can be mixed: give the model and what was trained from it"),
             OutputExists { .. } => Explanation::new("E703").help("choose another folder with --out DIR, or remove it first"),
         }
     }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::ModelError;
 use super::atomic::{Existing, write_dir_atomically};
+use super::files::ModelFiles;
 use super::hf_config::{check_roundtrip, extended_config, set_dtype};
 use super::model_dir::{CONFIG, INDEX, ModelDir, WEIGHTS};
 use super::safetensors::{SafetensorsWriter, Storage};
@@ -64,15 +65,43 @@ pub fn fill_model_dir(
     export: &Export<'_>,
     tensors: impl IntoIterator<Item = Result<(String, Tensor)>>,
 ) -> Result<()> {
+    write_settings(dir, export)?;
+    write_weights(dir, export, tensors)?;
+    check_written(dir, export)
+}
+
+/// [`fill_model_dir`] with the weights of the folder `twin`, which has the same tensors in the same number type. They are hard
+/// links. Where the file system makes none they are copies; the system's reason is returned.
+pub fn fill_twin(dir: &Path, export: &Export<'_>, twin: &Path) -> Result<Option<std::io::Error>> {
+    write_settings(dir, export)?;
+    let mut refused = None;
+    for name in ModelFiles::folder(twin)?.names()? {
+        if name == INDEX || name.ends_with(".safetensors") {
+            refused = share(&twin.join(&name), &dir.join(&name), |from, to| fs::hard_link(from, to))?.or(refused);
+        }
+    }
+    check_written(dir, export)?;
+    Ok(refused)
+}
+
+/// Makes `from` appear as `to` by `link`, or by a copy; returns why it is a copy.
+fn share(from: &Path, to: &Path, link: impl FnOnce(&Path, &Path) -> std::io::Result<()>) -> Result<Option<std::io::Error>> {
+    let Err(refused) = link(from, to) else { return Ok(None) };
+    fs::copy(from, to).context("copy", from)?;
+    Ok(Some(refused))
+}
+
+fn write_settings(dir: &Path, export: &Export<'_>) -> Result<()> {
     let mut config = extended_config(export.base.raw(), export.config);
     set_dtype(&mut config, export.storage);
     check_roundtrip(&config, export.config)?;
     write_json(&dir.join(CONFIG), &config)?;
-    write_companions(dir, export)?;
-    write_weights(dir, export, tensors)?;
-    // What was written is what will be loaded: configuration and headers once more, from the disk.
-    let written = ModelDir::open(dir)?;
-    check_roundtrip(written.raw(), export.config)
+    write_companions(dir, export)
+}
+
+/// What was written is what will be loaded: configuration and headers once more, from the disk.
+fn check_written(dir: &Path, export: &Export<'_>) -> Result<()> {
+    check_roundtrip(ModelDir::open(dir)?.raw(), export.config)
 }
 
 fn write_companions(tmp: &Path, export: &Export<'_>) -> Result<()> {
@@ -170,4 +199,20 @@ fn split(tensors: Vec<(String, Vec<usize>)>, storage: Storage, limit: u64) -> Ve
         }
     }
     shards
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_linked_is_copied_and_the_reason_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("from"), "weights").unwrap();
+        let refused = share(&at("from"), &at("to"), |_, _| Err(std::io::ErrorKind::Unsupported.into())).unwrap();
+        assert_eq!(refused.unwrap().kind(), std::io::ErrorKind::Unsupported);
+        assert_eq!(fs::read(at("to")).unwrap(), b"weights");
+        assert!(share(&at("absent"), &at("other"), |_, _| Err(std::io::ErrorKind::NotFound.into())).is_err());
+    }
 }

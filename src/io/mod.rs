@@ -16,7 +16,7 @@ pub mod safetensors;
 pub mod tokenizer;
 
 pub use error::ModelError;
-pub use export::{Export, fill_model_dir, write_model_dir};
+pub use export::{Export, fill_model_dir, fill_twin, write_model_dir};
 pub use files::ModelFiles;
 pub use model_dir::ModelDir;
 pub use safetensors::{SafetensorsFile, Storage};

@@ -175,7 +175,9 @@ impl ModelDir {
     }
 
     /// A tied model may carry a copy of its embedding as lm_head, but not another matrix.
-    fn check_tying(&self) -> Result<()> {
+    ///
+    /// # Errors    [`ModelError::NotTied`].
+    pub fn check_tying(&self) -> Result<()> {
         if !self.config.tied || !self.place.contains_key(LM_HEAD) {
             return Ok(());
         }

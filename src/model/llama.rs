@@ -9,7 +9,7 @@ use crate::data::Batch;
 use crate::error::Result;
 use crate::ops::attention::attention;
 use crate::ops::bias::bias;
-use crate::ops::cross_entropy::cross_entropy;
+use crate::ops::cross_entropy::{IGNORE, cross_entropy};
 use crate::ops::elementwise::{ElementwiseKernels as _, add};
 use crate::ops::embedding::embedding;
 use crate::ops::linear::{self, LinearKernels as _, Lora, linear};
@@ -326,6 +326,23 @@ impl Llama {
         let h = self.hidden(t, batch, recompute, None)?;
         let w = self.param(t, self.head);
         cross_entropy(t, &h, &w, &batch.targets, scale)
+    }
+
+    /// Of every place of a batch, on the host: the raw logit of its target and the target's negative log-likelihood, row after
+    /// row, 0 where there is no target. All logits of a place are never in memory beyond the loss's tile.
+    pub fn target_scores(&self, kernels: &dyn Kernels, batch: &Batch) -> Result<[Vec<f32>; 2]> {
+        let mut t = Tape::inference(kernels);
+        let h = self.hidden(&mut t, batch, Recompute::Nothing, None)?;
+        let w = &self.params.get(self.head).value;
+        let nll = kernels.cross_entropy(h.value(), w, &batch.targets, 1.0, [false; 2])?.nll;
+        let targets = batch.targets.ids.as_u32()?;
+        let known = targets.iter().map(|&id| if id == IGNORE { 0 } else { id }).collect();
+        let rows = kernels.embedding_fwd(&Tensor::u32(known, batch.ids.shape().clone()), w)?.to_host_f32()?;
+        let h = h.value().to_host_f32()?;
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>() as f32;
+        let places = h.as_f32()?.chunks_exact(self.config.hidden).zip(rows.as_f32()?.chunks_exact(self.config.hidden));
+        let logits = places.zip(targets).map(|((h, w), &id)| if id == IGNORE { 0.0 } else { dot(h, w) }).collect();
+        Ok([logits, nll.to_host_f32()?.as_f32()?.to_vec()])
     }
 
     /// Logits of hidden states: `(…, hidden)` → `(…, vocab)`.

@@ -2,8 +2,9 @@
 
 mod extend;
 mod freqs;
+mod kind;
 
-pub use extend::{RopeError, RopeKind};
+pub use kind::{FactorKind, RopeError, RopeKind};
 
 /// Base and scaling of the rotation, as `config.json` states them.
 #[derive(Debug, Clone, PartialEq)]

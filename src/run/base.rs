@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use crate::backend::Kernels;
+use crate::backend::{Device, Kernels, Meta};
 use crate::checkpoint;
 use crate::config::RunConfig;
 use crate::config::text::ModelSource;
@@ -16,6 +16,7 @@ use crate::io::safetensors::{TensorView, write_safetensors};
 use crate::io::{ModelDir, ModelError, Storage, TextTokenizer, hf_config};
 use crate::model::{Llama, LoraConfig, LoraTarget, ModelConfig};
 use crate::tape::ParamId;
+use crate::tensor::Tensor;
 use crate::train::{TrainMode, prepare};
 
 /// The model in the program, made by `scripts/make_tiny_model.sh`.
@@ -84,6 +85,38 @@ pub fn open_dir(source: &ModelSource) -> Result<ModelDir> {
     match source {
         ModelSource::Builtin => ModelDir::from_embedded("builtin:tiny", TINY),
         ModelSource::Folder(folder) => ModelDir::open(folder),
+    }
+}
+
+/// A model that is written and not computed with, perhaps with an adapter: nothing of the base is in memory but the tensor
+/// that is being written.
+pub struct OnDisk {
+    /// Where the weights, the configuration and the tokenizer come from.
+    pub base: ModelDir,
+    model: Llama,
+    brought: HashSet<ParamId>,
+}
+
+impl OnDisk {
+    /// A model's folder and an adapter's.
+    pub fn open(source: &ModelSource, adapter: Option<&Path>) -> Result<Self> {
+        let base = open_dir(source)?;
+        base.check_tying()?;
+        let outline = Device::new(Meta::default(), u64::MAX);
+        let mut model = Llama::outline(base.config().clone(), |shape| outline.reserve(shape))?;
+        let brought = adapter.map_or_else(|| Ok(HashSet::new()), |adapter| adapt(&mut model, &base, adapter))?;
+        Ok(Self { base, model, brought })
+    }
+
+    /// The configuration, which an adapter may change.
+    pub fn config(&self) -> &ModelConfig {
+        &self.model.config
+    }
+
+    /// All tensors in the order of [`expected_tensors`](crate::model::llama::expected_tensors), the adapter multiplied in.
+    pub fn tensors(&self) -> impl Iterator<Item = Result<(String, Tensor)>> {
+        let params = &self.model.params;
+        self.model.merged(|id| (!self.brought.contains(&id)).then(|| self.base.view(&params.get(id).name)?.to_tensor()))
     }
 }
 

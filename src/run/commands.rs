@@ -1,4 +1,4 @@
-//! `ltrain eval`, `generate` and `merge`.
+//! `ltrain eval`, `generate` and `plan`.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -10,20 +10,20 @@ use super::job::{colour, human_count, stop_flag};
 use super::measure::{Measure, questions};
 use super::text;
 use super::ui::Ui;
+use crate::backend::Kernels;
 use crate::backend::gpu::Place;
-use crate::backend::{Device, Kernels, Meta};
-use crate::cli::{EvalArgs, GenerateArgs, MergeArgs};
+use crate::cli::{EvalArgs, GenerateArgs};
 use crate::config::choices::{Progress, Task};
 use crate::config::text::{List, ModelSource};
 use crate::config::{ConfigError, Problem, RunConfig};
-use crate::data::Encode;
+use crate::data::{Columns, Encode};
 use crate::error::{IoError, Result};
 use crate::eval::{EvalPlan, PasskeyPlan, Subject};
 use crate::generate::{Sampler, TextStream, generate as continue_text};
-use crate::io::atomic::{Existing, write_bytes_atomically};
+use crate::io::ModelDir;
+use crate::io::atomic::write_bytes_atomically;
 use crate::io::hf_config::read_config;
 use crate::io::tokenizer::SpecialTokens;
-use crate::io::{Export, ModelDir, write_model_dir};
 use crate::model::rope::RopeKind;
 use crate::model::{Llama, ModelConfig, RopeConfig};
 use crate::plan::MemoryPlan;
@@ -53,11 +53,10 @@ fn rotation(config: &ModelConfig, kind: RopeKind, longest: usize) -> Result<Rope
     Ok(extended.map_err(|e| ConfigError::Problems(vec![Problem::from_error(&e)]))?)
 }
 
-/// The text that a model is measured on.
-fn eval_text(args: &EvalArgs, base: &Base, longest: usize) -> Result<Vec<Vec<u32>>> {
-    match &args.data {
-        _ if !args.tasks.0.contains(&Task::Ppl) => Ok(Vec::new()),
-        Some(path) => text::eval_file(path, &args.columns, &base.tokenizer),
+/// The text that a model is measured on: a file's, else that of the built-in model's language, where that is the model's.
+pub(super) fn eval_text(data: Option<&Path>, columns: &Columns, base: &Base, longest: usize) -> Result<Vec<Vec<u32>>> {
+    match data {
+        Some(path) => text::eval_file(path, columns, &base.tokenizer),
         None if base.tokenizer.identity() == crate::data::synthetic::tokenizer_identity() => text::synthetic_eval(longest),
         None => {
             let problem = Problem::new("data", "perplexity needs text").help("add --data FILE, or measure --tasks passkey alone");
@@ -85,7 +84,10 @@ pub fn eval(args: &EvalArgs, place: &Place, kernels: &dyn Kernels) -> Result<End
         None => BTreeSet::from([short, config.context / 4, config.context / 2, config.context]).into_iter().collect(),
     };
     let longest = lengths.iter().copied().max().unwrap_or(config.context);
-    let docs = eval_text(args, &base, longest)?;
+    let docs = match args.tasks.0.contains(&Task::Ppl) {
+        true => eval_text(args.data.as_deref(), &args.columns, &base, longest)?,
+        false => Vec::new(),
+    };
     let questions = questions(&base)?;
     let passkey = args.tasks.0.contains(&Task::Passkey).then(|| PasskeyPlan {
         samples: args.passkey_samples,
@@ -170,26 +172,4 @@ pub fn plan(config: &RunConfig) -> Result<()> {
     let Some(limit) = config.train.mem_limit else { return Ok(()) };
     plan.check(config, &model, limit)?;
     print(&format!("fits into {}, {} are left\n", format_bytes(limit), format_bytes(limit - peak.total())))
-}
-
-/// `ltrain merge`.
-pub fn merge(args: &MergeArgs) -> Result<Ending> {
-    let base = open_dir(&args.model)?;
-    // Nothing of the base is in memory but the tensor that is being written.
-    let outline = Device::new(Meta::default(), u64::MAX);
-    let mut model = Llama::outline(base.config().clone(), |shape| outline.reserve(shape))?;
-    let brought = adapt(&mut model, &base, &args.adapter)?;
-    let params = &model.params;
-    let unchanged = |id| (!brought.contains(&id)).then(|| base.view(&params.get(id).name)?.to_tensor());
-    let storage = args.dtype.map_or_else(|| base.storage(), Ok)?;
-    let export = Export {
-        base: &base,
-        config: &model.config,
-        storage,
-        existing: Existing::Refuse,
-        shard_limit: crate::io::export::SHARD_LIMIT,
-    };
-    write_model_dir(&args.out, &export, model.merged(unchanged))?;
-    print(&format!("{}\n", args.out.display()))?;
-    Ok(Ending::Finished)
 }

@@ -1,13 +1,17 @@
 //! What the commands do: each is a short story told with the rest of the library.
 
+mod analyze;
 mod base;
 mod bench;
+mod blend;
 mod commands;
 mod error;
+mod export;
 mod folder;
 mod job;
 mod measure;
 mod memory;
+mod merge;
 mod place;
 mod record;
 mod session;
@@ -15,10 +19,13 @@ mod text;
 mod ui;
 mod words;
 
+pub use analyze::analyze;
 pub use bench::bench;
-pub use commands::{eval, generate, merge, plan, print};
+pub use commands::{eval, generate, plan, print};
 pub use error::RunError;
+pub use export::export;
 pub use job::train;
+pub use merge::{merge, merge_best};
 pub use place::{Started, start_for, start_for_run};
 
 /// Runs `work` on one of `threads` CPU threads that share every op's work: all cores unless told otherwise. A caller that is

@@ -6,6 +6,7 @@ use super::error::RunError;
 use crate::config::RunConfig;
 use crate::config::defaults::EOS;
 use crate::data::encode::encode_after;
+use crate::data::selection::Selection;
 use crate::data::synthetic::vocabulary::{self, DIGITS, IS, KEY, KEYS, STOP};
 use crate::data::{Encode, synthetic};
 use crate::error::Result;
@@ -27,7 +28,13 @@ pub fn gather(config: &RunConfig, tokenizer: &TextTokenizer, vocab: usize) -> Re
         let pieces: Vec<String> =
             (0..vocab as u32).map(|id| tokenizer.decode(&[id], SpecialTokens::Skip)).collect::<Result<_>>()?;
         words.ends = pieces.iter().map(|piece| ends_sentence(piece)).collect();
-        words.marked = pieces.iter().map(|piece| piece.chars().any(char::is_numeric)).collect();
+        words.marked = match &positions.select {
+            None => pieces.iter().map(|piece| piece.chars().any(char::is_numeric)).collect(),
+            Some(file) => {
+                let selected = Selection::read(file, &tokenizer.identity())?.tokens;
+                (0..vocab as u32).map(|id| selected.binary_search(&id).is_ok()).collect()
+            }
+        };
     }
     if positions.method.has(EndPrompt::NAME) {
         words.end_prompt = end_prompt(&positions.end_prompt, tokenizer)?.into();

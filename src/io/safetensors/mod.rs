@@ -60,6 +60,15 @@ impl Storage {
         }
     }
 
+    /// Rounds values to what this type holds.
+    pub fn round(self, values: &mut [f32]) {
+        match self {
+            Storage::F32 => {}
+            Storage::F16 => values.par_iter_mut().for_each(|v| *v = f16::from_f32(*v).to_f32()),
+            Storage::Bf16 => values.par_iter_mut().for_each(|v| *v = bf16::from_f32(*v).to_f32()),
+        }
+    }
+
     fn decode(self, bytes: &[u8], out: &mut [f32]) {
         let halves = bytes.as_chunks::<2>().0;
         match self {

@@ -1,122 +1,16 @@
-//! Which rotation a longer context gets: `--rope`, and what it does to the base model's configuration.
-
-use std::fmt;
-use std::str::FromStr;
+//! What `--rope` does to the base model's configuration.
 
 use super::freqs::ntk_theta;
-use super::{RopeConfig, RopeScaling};
-use crate::error::{Explain, Explanation};
-
-/// The choices of `--rope`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum RopeKind {
-    /// The base model's rotation, unchanged.
-    Keep,
-    /// Position interpolation.
-    Linear,
-    /// NTK-aware base change.
-    Ntk,
-    /// YaRN.
-    Yarn,
-    /// Llama 3.1's interpolation.
-    Llama3,
-    /// A base given by the user.
-    Theta(f64),
-}
-
-/// What `--rope` accepts, for help and errors.
-const CHOICES: &str = "keep, linear, ntk, yarn, llama3, theta:VALUE";
-
-impl fmt::Display for RopeKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            RopeKind::Keep => "keep",
-            RopeKind::Linear => "linear",
-            RopeKind::Ntk => "ntk",
-            RopeKind::Yarn => "yarn",
-            RopeKind::Llama3 => "llama3",
-            RopeKind::Theta(theta) => return write!(f, "theta:{theta}"),
-        })
-    }
-}
-
-impl FromStr for RopeKind {
-    type Err = RopeError;
-
-    fn from_str(text: &str) -> Result<Self, RopeError> {
-        if let Some(given) = text.strip_prefix("theta:") {
-            return match given.parse::<f64>() {
-                Ok(theta) if theta.is_finite() && theta > 1.0 => Ok(RopeKind::Theta(theta)),
-                _ => Err(RopeError::Theta { given: given.to_owned() }),
-            };
-        }
-        Ok(match text {
-            "keep" => RopeKind::Keep,
-            "linear" => RopeKind::Linear,
-            "ntk" => RopeKind::Ntk,
-            "yarn" => RopeKind::Yarn,
-            "llama3" => RopeKind::Llama3,
-            _ => {
-                return Err(RopeError::Unknown { given: text.to_owned() });
-            }
-        })
-    }
-}
-
-/// Why a rotation cannot be had.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum RopeError {
-    /// Not one of the choices.
-    #[error("--rope: expected one of {CHOICES}, got {given:?}")]
-    Unknown {
-        /// What was asked for.
-        given: String,
-    },
-    /// `theta:` without a usable number.
-    #[error("--rope theta:VALUE: expected a number above 1, got {given:?}")]
-    Theta {
-        /// What followed the colon.
-        given: String,
-    },
-    /// Nothing to extend.
-    #[error("--rope {kind}: expected a target longer than the model's context of {context} tokens, got {target}")]
-    NotLonger {
-        /// What was asked for.
-        kind: RopeKind,
-        /// The base model's context.
-        context: usize,
-        /// The target asked for.
-        target: usize,
-    },
-    /// Replacing the base model's scaling by an unrelated one would silently change every angle it was trained with.
-    #[error("--rope {kind}: the base model is trained with {base}, which {kind} would discard")]
-    Incompatible {
-        /// What was asked for.
-        kind: RopeKind,
-        /// The base model's rotation.
-        base: RopeConfig,
-    },
-}
-
-impl Explain for RopeError {
-    fn explain(&self) -> Explanation {
-        match self {
-            RopeError::Unknown { .. } => Explanation::new("E201").help(format!("choose one of {CHOICES}")),
-            RopeError::Theta { .. } => Explanation::new("E201").help("for example --rope theta:500000"),
-            RopeError::NotLonger { .. } => {
-                Explanation::new("E303").help("choose a larger --target, or train without extension: --rope keep")
-            }
-            RopeError::Incompatible { base, .. } => Explanation::new("E311").help(format!("use {}", base.scaling.extensions())),
-        }
-    }
-}
+use super::{FactorKind, RopeConfig, RopeError, RopeKind, RopeScaling};
 
 impl RopeScaling {
     /// The kinds that can extend this scaling, as a sentence's end.
-    fn extensions(&self) -> &'static str {
+    pub(super) fn extensions(&self) -> &'static str {
         match self {
-            RopeScaling::Default | RopeScaling::Dynamic { .. } => "--rope linear, ntk, yarn, llama3 or theta:VALUE",
-            RopeScaling::Linear { .. } => "--rope linear (the factors multiply) or --rope keep",
+            RopeScaling::Default | RopeScaling::Dynamic { .. } => "--rope linear, ntk, yarn, llama3, longrecipe or theta:VALUE",
+            RopeScaling::Linear { .. } => {
+                "--rope linear (the factors multiply), a kind with a total factor such as --rope yarn:8, or --rope keep"
+            }
             RopeScaling::Yarn { .. } => "--rope yarn (the factor grows) or --rope keep",
             RopeScaling::Llama3 { .. } => "--rope llama3 (the factor grows), --rope yarn (same original context) or --rope keep",
         }
@@ -141,14 +35,17 @@ impl RopeConfig {
     /// - ntk: `theta·s^(d/(d−2))`, no scaling
     /// - yarn: factor `target / original`; `original` is the base's own when it has one, else `original_context`
     /// - llama3: factor `s`, band 1 to 4; over llama3 its factor times `s`, band and `original` kept
+    /// - longrecipe: `theta·(f·s − (f−1))^(d/(d−2))`, no scaling, with `f = s` unless it is given (LongRecipe, arXiv 2409.00509,
+    ///   appendix A: dynamic NTK evaluated once, at the target)
     /// - theta:V: that base, no scaling
+    /// - with a factor: [`RopeConfig::with_factor`], whatever the target
     ///
     /// Dynamic scaling counts as none: it leaves angles within the context alone. A base YaRN's explicit attention
     /// factor is kept only when it differs from what its factor implies, so that the usual redundant one follows the
     /// new factor.
     ///
     /// # Errors
-    /// [`RopeError::NotLonger`] when `target <= original_context`, except for keep and theta;
+    /// [`RopeError::NotLonger`] when `target <= original_context`, except for keep, theta and a factor;
     /// [`RopeError::Incompatible`] when the kind would discard the base's scaling.
     pub fn extended(
         &self,
@@ -157,6 +54,9 @@ impl RopeConfig {
         target: usize,
         head_dim: usize,
     ) -> Result<RopeConfig, RopeError> {
+        if let RopeKind::Factor(kind, factor) = kind {
+            return self.with_factor(kind, factor, original_context, head_dim);
+        }
         if !matches!(kind, RopeKind::Keep | RopeKind::Theta(_)) && target <= original_context {
             return Err(RopeError::NotLonger { kind, context: original_context, target });
         }
@@ -186,6 +86,11 @@ impl RopeConfig {
                 *scaling = RopeScaling::Default;
                 extended.theta = ntk_theta(self.theta, s, head_dim);
             }
+            (RopeKind::LongRecipe(f), scaling) if unscaled => {
+                let f = f.unwrap_or(s);
+                *scaling = RopeScaling::Default;
+                extended.theta = ntk_theta(self.theta, f * s - (f - 1.0), head_dim);
+            }
             (RopeKind::Theta(theta), scaling) if unscaled => {
                 *scaling = RopeScaling::Default;
                 extended.theta = theta;
@@ -196,6 +101,74 @@ impl RopeConfig {
         }
         Ok(extended)
     }
+
+    /// The rotation with the total factor `factor` over the original one, that is over plain `theta`; the base's scaling is
+    /// replaced. `context` is the base's `max_position_embeddings`.
+    ///
+    /// An unscaled base and one with linear scaling take every kind: linear scaling leaves `theta` as it was, and weights that
+    /// were trained at several linear scales (E2-LLM) are no one scale's. YaRN and llama3 take their own kind, with band and
+    /// original context kept, and llama3 takes YaRN.
+    ///
+    /// A larger `theta`, as ntk and longrecipe write it, is what later factors count from: a configuration does not say
+    /// whether a base was born with it.
+    ///
+    /// # Errors
+    /// [`RopeError::Incompatible`]; [`RopeError::Original`] where yarn and llama3 need an original context that the base does
+    /// not tell.
+    pub fn with_factor(&self, kind: FactorKind, factor: f64, context: usize, head_dim: usize) -> Result<RopeConfig, RopeError> {
+        let (theta, original) = (self.theta, || self.original_context(context));
+        let free = matches!(self.scaling, RopeScaling::Default | RopeScaling::Dynamic { .. } | RopeScaling::Linear { .. });
+        let mut scaling = self.scaling.clone();
+        match (kind, &mut scaling) {
+            (FactorKind::Linear, scaling) if free => *scaling = RopeScaling::Linear { factor },
+            (FactorKind::Yarn, scaling) if free => *scaling = RopeScaling::yarn(factor, original()?),
+            (FactorKind::Llama3, scaling) if free => *scaling = RopeScaling::llama3(factor, original()?),
+            (FactorKind::Ntk, _) if free => {
+                return Ok(RopeConfig { theta: ntk_theta(theta, factor, head_dim), scaling: RopeScaling::Default });
+            }
+            (FactorKind::Yarn, RopeScaling::Yarn { factor: total, attention_factor, .. }) => {
+                *total = factor;
+                *attention_factor = self.scaling.unusual_attention_factor();
+            }
+            (FactorKind::Llama3, RopeScaling::Llama3 { factor: total, .. }) => *total = factor,
+            (FactorKind::Yarn, scaling @ &mut RopeScaling::Llama3 { original, .. }) => {
+                *scaling = RopeScaling::yarn(factor, original);
+            }
+            _ => return Err(RopeError::Incompatible { kind: RopeKind::Factor(kind, factor), base: self.clone() }),
+        }
+        Ok(RopeConfig { theta, scaling })
+    }
+
+    /// The context in tokens that a factor counts from: what the scaling states; else `context` (`max_position_embeddings`),
+    /// over linear scaling divided by its factor.
+    ///
+    /// # Errors
+    /// [`RopeError::Original`] when that division leaves a rest.
+    pub fn original_context(&self, context: usize) -> Result<usize, RopeError> {
+        match self.scaling {
+            RopeScaling::Default | RopeScaling::Dynamic { .. } => Ok(context),
+            RopeScaling::Yarn { original, .. } | RopeScaling::Llama3 { original, .. } => Ok(original),
+            RopeScaling::Linear { factor } => {
+                whole(context as f64 / factor).ok_or_else(|| RopeError::Original { base: self.clone(), context })
+            }
+        }
+    }
+
+    /// The context in tokens that a total factor reaches.
+    ///
+    /// # Errors
+    /// [`RopeError::Original`]; [`RopeError::Context`] when it is no whole number of tokens or beyond all positions.
+    pub fn context_at(&self, factor: f64, context: usize) -> Result<usize, RopeError> {
+        let original = self.original_context(context)?;
+        whole(factor * original as f64).ok_or(RopeError::Context { factor, original })
+    }
+}
+
+/// A count of tokens from a quotient or product that may be off by rounding.
+fn whole(tokens: f64) -> Option<usize> {
+    let rounded = tokens.round();
+    let fits = (1.0..=f64::from(u32::MAX)).contains(&rounded) && (tokens - rounded).abs() <= 1e-9 * rounded;
+    fits.then_some(rounded as usize)
 }
 
 impl RopeScaling {

@@ -1,0 +1,172 @@
+//! `ltrain merge`: an adapter into its base, or one model into another.
+
+use super::Ending;
+use super::base::{Base, OnDisk};
+use super::blend::Blend;
+use super::commands::{eval_text, print};
+use super::job::stop_flag;
+use super::measure::Measure;
+use super::ui::Ui;
+use crate::backend::Kernels;
+use crate::backend::gpu::Place;
+use crate::cli::MergeArgs;
+use crate::config::choices::Progress;
+use crate::config::text::{BlendWeight, List, ModelSource};
+use crate::config::{ConfigError, Problem, defaults};
+use crate::error::Result;
+use crate::eval::{EvalPlan, Subject};
+use crate::io::atomic::Existing;
+use crate::io::export::SHARD_LIMIT;
+use crate::io::{Export, ModelDir, Storage, write_model_dir};
+use crate::model::{Llama, ModelConfig};
+use crate::report::record::{EvalRecord, Role};
+use crate::tensor::Tensor;
+use crate::units::format_length;
+
+/// Weights of the line search. Both ends are among them: no mixture has to be taken.
+const SEARCHED: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
+
+/// `ltrain merge` with nothing to search.
+pub fn merge(args: &MergeArgs) -> Result<Ending> {
+    let problems: Vec<_> = [("data", args.data.is_some()), ("at", args.at.is_some())]
+        .into_iter()
+        .filter(|(_, given)| *given)
+        .map(|(key, _)| Problem::new(key, "has an effect only with --weight search").help(format!("leave out --{key}")))
+        .collect();
+    if !problems.is_empty() {
+        return Err(ConfigError::Problems(problems).into());
+    }
+    match (&args.with, args.weight.unwrap_or_default()) {
+        (Some(with), BlendWeight::Fixed(weight)) => write_blend(args, &Blend::open(&args.model, with)?, weight),
+        (None, _) => write_adapted(args),
+        (Some(_), BlendWeight::Search) => unreachable!("main: a search goes to merge_best"),
+    }
+}
+
+fn write_adapted(args: &MergeArgs) -> Result<Ending> {
+    let model = OnDisk::open(&args.model, args.adapter.as_deref())?;
+    let storage = args.dtype.map_or_else(|| model.base.storage(), Ok)?;
+    write(args, &model.base, model.config(), storage, model.tensors())
+}
+
+fn write_blend(args: &MergeArgs, blend: &Blend, weight: f64) -> Result<Ending> {
+    let storage = args.dtype.map_or_else(|| blend.storage(), Ok)?;
+    write(args, &blend.with, &blend.config(weight), storage, blend.tensors(weight))
+}
+
+fn write(
+    args: &MergeArgs,
+    base: &ModelDir,
+    config: &ModelConfig,
+    storage: Storage,
+    tensors: impl Iterator<Item = Result<(String, Tensor)>>,
+) -> Result<Ending> {
+    let export = Export { base, config, storage, existing: Existing::Refuse, shard_limit: SHARD_LIMIT };
+    write_model_dir(&args.out, &export, tensors)?;
+    print(&format!("{}\n", args.out.display()))?;
+    Ok(Ending::Finished)
+}
+
+/// `ltrain merge --weight search`: measures mixtures under the rotation of the model that is mixed in, which the result has,
+/// and writes the best. The mixtures are measured as they would be written, rounded to the number type of the file.
+pub fn merge_best(args: &MergeArgs, with: &ModelSource, (place, kernels): (&Place, &dyn Kernels)) -> Result<Ending> {
+    let stop = stop_flag();
+    let ui = Ui::new(Progress::Auto);
+    let blend = Blend::open(&args.model, with)?;
+    let contexts = [blend.base.config().context, blend.with.config().context];
+    let mut lengths = args.at.as_ref().map_or(contexts.to_vec(), |List(at)| at.iter().map(|l| l.0).collect());
+    lengths.sort_unstable();
+    lengths.dedup();
+    let longest = lengths.iter().copied().max().unwrap_or(0);
+    let text = eval_text(args.data.as_deref(), &args.columns, &Base::open(with, None)?, longest)?;
+    let held = text.iter().map(Vec::len).max().unwrap_or(0);
+    if held < longest {
+        let what = format!("expected a text of at least {longest} tokens, the longest length, got {held}");
+        let problem = Problem::new("data", what).help("give a longer text, or shorter lengths with --at");
+        return Err(ConfigError::Problems(vec![problem]).into());
+    }
+    ui.say(&format!("device  {place}"));
+    let storage = args.dtype.map_or_else(|| blend.storage(), Ok)?;
+    let plan = EvalPlan { lengths: lengths.clone(), windows: defaults::WINDOWS, ..EvalPlan::default() };
+    let docs = text.iter().map(Vec::as_slice).collect();
+    let measure = Measure { kernels, plan, docs, stop: &stop, ui, device: place.name() };
+    let mut tried = Vec::new();
+    for weight in SEARCHED {
+        let mut model = mixture(&blend, weight, storage, kernels)?;
+        let subject = Subject { name: format!("weight {weight}"), role: Role::Other, rope: model.config.rope.clone() };
+        let Some(record) = measure.run(&mut model, &subject)? else { return Ok(Ending::Stopped) };
+        tried.push(Tried::new(weight, &record));
+    }
+    let Some(best) = best(&tried) else {
+        let problem =
+            Problem::new("weight", "no mixture has a loss that is a number").help("measure both models with ltrain eval");
+        return Err(ConfigError::Problems(vec![problem]).into());
+    };
+    print(&table(&lengths, &tried, best))?;
+    write_blend(args, &blend, best.weight)
+}
+
+fn mixture(blend: &Blend, weight: f64, storage: Storage, kernels: &dyn Kernels) -> Result<Llama> {
+    let placed = blend.tensors(weight).map(|tensor| {
+        let (name, mut tensor) = tensor?;
+        storage.round(tensor.as_f32_mut()?);
+        Ok((name, kernels.place(&tensor)?))
+    });
+    Llama::new(blend.config(weight), placed.collect::<Result<_>>()?)
+}
+
+/// A weight and its mean losses in nats per token, one per length.
+#[derive(Debug, Clone, PartialEq)]
+struct Tried {
+    weight: f64,
+    nll: Vec<f64>,
+}
+
+impl Tried {
+    fn new(weight: f64, record: &EvalRecord) -> Self {
+        Self { weight, nll: record.perplexity.iter().map(|score| score.nll).collect() }
+    }
+
+    fn sum(&self) -> f64 {
+        self.nll.iter().sum()
+    }
+}
+
+/// The mixture with the smallest sum of losses; among equals the one nearest to the base.
+fn best(tried: &[Tried]) -> Option<&Tried> {
+    tried.iter().filter(|t| t.sum().is_finite()).min_by(|a, b| a.sum().total_cmp(&b.sum()))
+}
+
+fn table(lengths: &[usize], tried: &[Tried], best: &Tried) -> String {
+    let heads = lengths.iter().map(|&length| format!("{:>12}", format!("nll at {}", format_length(length))));
+    let mut out = format!("weight{}{:>12}\n", heads.collect::<String>(), "sum");
+    for t in tried {
+        let cells: String = t.nll.iter().chain([&t.sum()]).map(|nll| format!("{nll:>12.4}")).collect();
+        let mark = if t == best { "  taken: the smallest sum" } else { "" };
+        out += &format!("{:<6}{cells}{mark}\n", t.weight);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tried(weight: f64, nll: [f64; 2]) -> Tried {
+        Tried { weight, nll: nll.to_vec() }
+    }
+
+    #[test]
+    fn the_smallest_finite_sum_is_taken_and_the_first_of_equals() {
+        let rows = [tried(0.0, [1.0, f64::NAN]), tried(0.25, [2.0, 3.0]), tried(0.5, [3.0, 1.0]), tried(0.75, [1.0, 3.0])];
+        assert_eq!(best(&rows).unwrap().weight, 0.5);
+        assert_eq!(best(&rows[..1]), None);
+        let table = table(&[256, 2048], &rows[1..3], &rows[2]);
+        assert_eq!(
+            table,
+            "weight  nll at 256   nll at 2k         sum\n\
+             0.25        2.0000      3.0000      5.0000\n\
+             0.5         3.0000      1.0000      4.0000  taken: the smallest sum\n"
+        );
+    }
+}
