@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::data::attend::Attend;
+use crate::data::encode::MASKED;
 use crate::data::rows::{RowSet, Slot};
 use crate::data::synthetic::Stage;
 use crate::error::Result;
@@ -70,12 +71,14 @@ impl Draft {
     }
 
     /// Adds one document's tokens. Each predicts the next of them; the last predicts nothing, so that no document is ever
-    /// asked to foretell another.
+    /// asked to foretell another. Nobody predicts a token with [`MASKED`] set.
     fn piece(&mut self, ids: impl Iterator<Item = u32>, positions: impl IntoIterator<Item = u32>) {
         let start = self.ids.len();
         self.ids.extend(ids);
-        self.targets.extend_from_slice(&self.ids[start + 1..]);
+        let target = |&id: &u32| if id & MASKED == 0 { id } else { IGNORE };
+        self.targets.extend(self.ids[start + 1..].iter().map(target));
         self.targets.push(IGNORE);
+        self.ids[start..].iter_mut().for_each(|id| *id &= !MASKED);
         self.positions.extend(positions);
         self.doc_starts.last_mut().expect("draft: a row was begun").push(start - self.row_start);
     }

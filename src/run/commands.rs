@@ -16,7 +16,7 @@ use crate::cli::{EvalArgs, GenerateArgs, MergeArgs};
 use crate::config::choices::{Progress, Task};
 use crate::config::text::{List, ModelSource};
 use crate::config::{ConfigError, Problem, RunConfig};
-use crate::data::Encode;
+use crate::data::{ChatTokenizer, Encode, Loss, Reading};
 use crate::error::{IoError, Result};
 use crate::eval::{EvalPlan, PasskeyPlan, Subject};
 use crate::generate::{Sampler, TextStream, generate as continue_text};
@@ -57,7 +57,10 @@ fn rotation(config: &ModelConfig, kind: RopeKind, longest: usize) -> Result<Rope
 fn eval_text(args: &EvalArgs, base: &Base, longest: usize) -> Result<Vec<Vec<u32>>> {
     match &args.data {
         _ if !args.tasks.0.contains(&Task::Ppl) => Ok(Vec::new()),
-        Some(path) => text::eval_file(path, &args.columns, &base.tokenizer),
+        Some(path) => {
+            let reading = Reading { columns: args.columns.clone(), ..Reading::default() };
+            text::eval_file(path, &reading, &ChatTokenizer::new(&base.tokenizer, None, Loss::All)?)
+        }
         None if base.tokenizer.identity() == crate::data::synthetic::tokenizer_identity() => text::synthetic_eval(longest),
         None => {
             let problem = Problem::new("data", "perplexity needs text").help("add --data FILE, or measure --tasks passkey alone");

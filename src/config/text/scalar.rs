@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::{Length, ModelSource, PositionMethod, Resume, Size, Source, Warmup};
 use crate::backend::gpu::Gpus;
 use crate::config::choices::{Attention, Export, NanPolicy, Preset, Progress, Task};
-use crate::data::{Columns, Holdout};
+use crate::data::{Columns, Format, Holdout, Long, Loss};
 use crate::io::Storage;
 use crate::model::rope::RopeKind;
 use crate::model::{LoraTarget, Recompute};
@@ -78,10 +78,13 @@ as_text!(
     Attention,
     Columns,
     Export,
+    Format,
     Gpus,
     Holdout,
     Length,
+    Long,
     LoraTarget,
+    Loss,
     ModelSource,
     NanPolicy,
     PositionMethod,
