@@ -5,6 +5,7 @@ mod bench;
 mod commands;
 mod error;
 mod folder;
+mod inspect;
 mod job;
 mod measure;
 mod memory;
@@ -17,6 +18,7 @@ mod ui;
 pub use bench::bench;
 pub use commands::{eval, generate, merge, plan, print};
 pub use error::RunError;
+pub use inspect::inspect;
 pub use job::train;
 pub use place::{Started, start_for, start_for_run};
 
