@@ -45,6 +45,8 @@ Examples:
   ltrain --config run.toml --set steps=500                the same run, longer
   ltrain plan --model ./Llama-3-8B --target 128k --mem-limit 80g
                                                           does it fit?
+  ltrain data inspect --model ./Llama-3-8B-Instruct --data chats.jsonl
+                                                          what exactly is learned?
   ltrain eval runs/x/merged --data ./held-out.txt --at 4k,16k,32k
                                                           is the context really longer?
   ltrain generate runs/x/merged -p 'Once upon a time'
@@ -96,6 +98,9 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Measure every kernel, verified first, against what the device can do
     Bench(BenchArgs),
+    /// Look at the text of a run
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Show or check settings without training
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -334,6 +339,24 @@ pub struct BenchArgs {
     pub device: DeviceArgs,
 }
 
+/// `ltrain data`.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Show the first rows token by token: what is learned, what is masked, where documents begin, at which positions
+    Inspect(Box<InspectArgs>),
+}
+
+/// `ltrain data inspect`.
+#[derive(Debug, Clone, Args)]
+pub struct InspectArgs {
+    /// Rows to show
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub rows: u64,
+    /// The run that would have these rows.
+    #[command(flatten)]
+    pub train: TrainArgs,
+}
+
 /// `ltrain config`.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
@@ -373,7 +396,7 @@ pub fn command() -> clap::Command {
 }
 
 fn with_defaults(command: clap::Command) -> clap::Command {
-    let trains = matches!(command.get_name(), "ltrain" | "dump" | "check" | "plan");
+    let trains = matches!(command.get_name(), "ltrain" | "dump" | "check" | "plan" | "inspect");
     let command = command.mut_subcommands(with_defaults);
     if !trains {
         return command;

@@ -71,6 +71,8 @@ domains! {
     Io(IoError),
     /// A model, tokenizer or adapter folder that cannot be used.
     Model(crate::io::ModelError),
+    /// A chat template that cannot be used.
+    Template(crate::io::TemplateError),
     /// A setting or a combination of settings that makes no sense.
     Config(crate::config::ConfigError),
     /// Text that cannot be used.

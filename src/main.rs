@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use ltrain::backend::Kernels;
 use ltrain::backend::gpu::Place;
-use ltrain::cli::{self, Cli, Command, ConfigCommand, DeviceArgs};
+use ltrain::cli::{self, Cli, Command, ConfigCommand, DataCommand, DeviceArgs};
 use ltrain::config::{ModelInfo, RunConfig, Settings, text::Source};
 use ltrain::doctor;
 use ltrain::error::{Explain, IoError, Shown};
@@ -47,6 +47,10 @@ fn dispatch(command: Command) -> ltrain::Result<Ending> {
             print(&page).and(verdict).map(finished)
         }
         Command::Bench(args) => on_device(&args.device, |place, kernels| run::bench(&args, place, kernels)),
+        Command::Data(DataCommand::Inspect(args)) => {
+            let (rows, settings) = (args.rows, args.train.gather()?);
+            run::on_threads(settings.threads, || run::inspect(&resolved(&settings)?, rows))
+        }
         Command::Config(ConfigCommand::Dump(args)) => print(&dump(&args.gather()?)?).map(finished),
         Command::Config(ConfigCommand::Check(args)) => resolved(&args.gather()?).map(drop).map(finished),
         Command::Completions { shell } => {

@@ -18,6 +18,7 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("cutoff_len", "seq_len"),
     ("data_path", "data"),
     ("dataset", "data"),
+    ("excess_length_strategy", "long"),
     ("finetuning_type", "train"),
     ("gradient_accumulation_steps", "accum"),
     ("gradient_checkpointing", "recompute"),
@@ -50,6 +51,8 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("sequence_len", "seq_len"),
     ("target_modules", "lora_targets"),
     ("train_length", "seq_len"),
+    ("train_on_inputs", "loss"),
+    ("train_on_prompt", "loss"),
     ("warmup_ratio", "warmup"),
     ("warmup_steps", "warmup"),
 ];
@@ -207,8 +210,9 @@ impl Settings {
 
     /// Visits every path of the file system.
     fn each_path(&mut self, mut visit: impl FnMut(&mut PathBuf)) {
-        let plain = [&mut self.init, &mut self.tokenizer, &mut self.eval_data, &mut self.cache, &mut self.out, &mut self.select];
-        plain.into_iter().flatten().for_each(&mut visit);
+        let inputs = [&mut self.init, &mut self.tokenizer, &mut self.eval_data, &mut self.chat_template, &mut self.select];
+        let plain = inputs.into_iter().chain([&mut self.cache, &mut self.out]);
+        plain.flatten().for_each(&mut visit);
         if let Some(ModelSource::Folder(path)) = &mut self.model {
             visit(path);
         }

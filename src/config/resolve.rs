@@ -3,7 +3,7 @@
 use crate::backend::gpu::Gpus;
 use crate::data::attend::Group;
 use crate::data::synthetic::{STAGES, Stage};
-use crate::data::{Attend, Columns, Holdout, Packing};
+use crate::data::{Attend, Columns, Holdout, Packing, Reading};
 use crate::io::hf_config;
 use crate::model::rope::RopeKind;
 use crate::model::{LoraConfig, LoraTarget, Recompute};
@@ -275,6 +275,14 @@ impl Resolver<'_> {
             let what = format!("expected files, or one synthetic:STAGE alone, got {} sources", train.len());
             self.problem("data", what, "train on one after the other: the second run with --model RUN/merged");
         }
+        for (given, key) in [
+            (s.format.is_some(), "format"),
+            (s.chat_template.is_some(), "chat_template"),
+            (s.loss.is_some(), "loss"),
+            (s.long.is_some(), "long"),
+        ] {
+            self.only_with(synthetic && given, key, "files as --data");
+        }
         if synthetic && !self.builtin() && s.tokenizer.is_none() {
             let what = format!("synthetic text is made of the words of {}", defaults::MODEL);
             self.problem("data", what, "train on files, or give a --tokenizer that knows these words");
@@ -286,7 +294,13 @@ impl Resolver<'_> {
         DataSettings {
             train,
             eval: s.eval_data.clone(),
-            columns: s.columns.clone().unwrap_or(Columns { text: defaults::COLUMN.into() }),
+            reading: Reading {
+                columns: s.columns.clone().unwrap_or(Columns { text: defaults::COLUMN.into() }),
+                format: s.format.unwrap_or_default(),
+            },
+            chat_template: s.chat_template.clone(),
+            loss: s.loss,
+            long: s.long,
             cache: s.cache.clone(),
             val: match s.eval_data {
                 Some(_) => Holdout::None,

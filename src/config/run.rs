@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::backend::gpu::Gpus;
-use crate::data::{Attend, Columns, Holdout, Packing};
+use crate::data::{Attend, Format, Holdout, Long, Loss, Packing, Reading};
 use crate::io::Storage;
 use crate::model::rope::RopeKind;
 use crate::model::{LoraConfig, Recompute, RopeConfig};
@@ -55,8 +55,14 @@ pub struct DataSettings {
     pub train: Vec<Source>,
     /// Evaluation text, instead of held-back documents.
     pub eval: Option<PathBuf>,
-    /// Fields of JSON rows.
-    pub columns: Columns,
+    /// How JSON rows are read.
+    pub reading: Reading,
+    /// Chat template, instead of the tokenizer's.
+    pub chat_template: Option<PathBuf>,
+    /// Tokens of conversations that are learned, where it was said.
+    pub loss: Option<Loss>,
+    /// What becomes of conversations longer than a row, where it was said.
+    pub long: Option<Long>,
     /// Folder for tokenised text, if one was named.
     pub cache: Option<PathBuf>,
     /// Documents held back.
@@ -194,6 +200,7 @@ pub struct OutputSettings {
 /// Keys that may change when a run is continued.
 const FREE: &[&str] = &[
     "cache",
+    "chat_template",
     "check_kernels",
     "data",
     "eval",
@@ -257,7 +264,11 @@ impl RunConfig {
             tokenizer: model.tokenizer.clone(),
             data: Some(data.train.clone()),
             eval_data: data.eval.clone(),
-            columns: Some(data.columns.clone()),
+            columns: Some(data.reading.columns.clone()),
+            format: (data.reading.format != Format::Auto).then_some(data.reading.format),
+            chat_template: data.chat_template.clone(),
+            loss: data.loss,
+            long: data.long,
             cache: data.cache.clone(),
             val: data.eval.is_none().then_some(data.val),
             no_pack: (data.packing == Packing::Off).then_some(true),

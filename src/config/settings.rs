@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::gpu::Gpus;
 use crate::data::attend::Group;
-use crate::data::{Columns, Holdout};
+use crate::data::{Columns, Format, Holdout, Long, Loss};
 use crate::io::Storage;
 use crate::model::rope::RopeKind;
 use crate::model::{LoraTarget, Recompute};
@@ -41,6 +41,18 @@ pub struct Settings {
     /// Field of a .jsonl row that holds the text
     #[arg(long, value_name = "text=FIELD", help_heading = "Model and text")]
     pub columns: Option<Columns>,
+    /// What the rows of .jsonl files are: auto, text, messages, sharegpt or alpaca
+    #[arg(long, value_name = "NAME", help_heading = "Model and text")]
+    pub format: Option<Format>,
+    /// Chat template (Jinja) for conversations
+    #[arg(long, value_name = "FILE", help_heading = "Model and text")]
+    pub chat_template: Option<PathBuf>,
+    /// Tokens of conversations that are learned: answers or all
+    #[arg(long, value_name = "WHICH", help_heading = "Model and text")]
+    pub loss: Option<Loss>,
+    /// Conversations longer than a row: skip (and count) them, or cut their end
+    #[arg(long, value_name = "HOW", help_heading = "Model and text")]
+    pub long: Option<Long>,
     /// Folder for tokenised text
     #[arg(long, value_name = "DIR", help_heading = "Model and text")]
     pub cache: Option<PathBuf>,

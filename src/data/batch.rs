@@ -142,7 +142,12 @@ impl BatchBuilder {
             draft.begin_row(plans.scale);
             for slot in self.rows.row(row) {
                 let text = slot.piece.text(self.rows.corpus());
-                draft.planned(plans.plan(&text, slot.want), &text, |_| 1.0);
+                // Padding is nobody's text: no method may bring its own tokens to it.
+                let plan = match slot.piece.doc {
+                    Some(_) => plans.plan(&text, slot.want),
+                    None => Plan::contiguous(slot.want),
+                };
+                draft.planned(plan, &text, |_| 1.0);
             }
         }
         draft.finish(self.rows.seq_len(), &self.attention)

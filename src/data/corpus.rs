@@ -1,14 +1,16 @@
 //! Text that was tokenised once and stays so: a memory-mapped cache keyed by everything that decides its content.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use crate::data::encode::{Encode, Specials};
+use crate::data::encode::{Encode, MASKED, Specials};
 use crate::data::error::DataError;
+use crate::data::format::{Example, Format};
 use crate::data::skip::{SkipReason, SkipReport};
-use crate::data::source::{Columns, Document, Sources};
+use crate::data::source::{Document, Reading, Sources};
 use crate::data::token_file::{Entry, Opened, TokenFile, TokenWriter, VERSION};
 use crate::error::{Error, IoContext, Result};
 
@@ -45,9 +47,9 @@ pub enum CacheUse {
 /// How to tokenise, and where to keep the result.
 #[derive(Debug, Clone)]
 pub struct CorpusOptions {
-    /// Fields of JSON rows.
-    pub columns: Columns,
-    /// Tokens around every document.
+    /// How JSON rows are read.
+    pub reading: Reading,
+    /// Tokens around every document of text; conversations have those of their template.
     pub specials: Specials,
     /// Folders for the cache; the first that can be written to is used.
     pub cache: Vec<PathBuf>,
@@ -59,6 +61,13 @@ enum Storage {
     Mapped(TokenFile),
 }
 
+/// What a corpus knows of its files; the JSON of the cache.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+struct Meta {
+    skipped: SkipReport,
+    formats: BTreeSet<Format>,
+}
+
 /// Tokenised documents, in the order of the files.
 #[derive(Debug)]
 pub struct Corpus {
@@ -67,6 +76,8 @@ pub struct Corpus {
     longest: usize,
     /// Documents left out, and why.
     pub skipped: SkipReport,
+    /// Formats of the files: all conversations or all text.
+    pub formats: BTreeSet<Format>,
     /// Where the tokens came from.
     pub cache: CacheUse,
 }
@@ -85,9 +96,9 @@ impl Corpus {
                 Opened::Missing => {}
                 Opened::Damaged(why) => damage = damage.or(Some(why)),
                 Opened::Good(file) => match serde_json::from_slice(file.meta()) {
-                    Ok(skipped) => {
+                    Ok(meta) => {
                         let storage = Storage::Mapped(file);
-                        return Ok(Self::new(storage, options.specials, skipped, CacheUse::Hit(path)));
+                        return Ok(Self::new(storage, options.specials, meta, CacheUse::Hit(path)));
                     }
                     Err(_) => damage = damage.or(Some("damaged list of skipped documents")),
                 },
@@ -104,7 +115,7 @@ impl Corpus {
             progress,
             at: Progress { bytes_done: 0, bytes_total: sources.bytes() },
         };
-        let pass = sources.read(&options.columns, &mut |doc| builder.add(doc))?;
+        let pass = sources.read(&options.reading, &mut |doc| builder.add(doc))?;
         builder.flush()?;
         // Blank documents never reached the builder.
         builder.at.bytes_done = builder.at.bytes_total;
@@ -113,15 +124,14 @@ impl Corpus {
             return Err(DataError::Changed.into());
         }
         let mut skipped = pass.skipped;
-        for _ in 0..builder.skipped.count(SkipReason::NoTokens) {
-            skipped.add(SkipReason::NoTokens);
-        }
+        skipped.merge(&builder.skipped);
         if builder.writer.docs() == 0 {
             let files = sources.files().len();
             return Err(DataError::Empty { files, skipped }.into());
         }
-        let meta = serde_json::to_vec(&skipped).expect("skip report: string keys and counts");
-        builder.writer.finish(&path, &meta)?;
+        let meta = Meta { skipped, formats: pass.formats };
+        let json = serde_json::to_vec(&meta).expect("meta: names and counts");
+        builder.writer.finish(&path, &json)?;
         let Opened::Good(file) = TokenFile::open(&path)? else {
             return Err(DataError::Cache { path }.into());
         };
@@ -130,7 +140,7 @@ impl Corpus {
             None => CacheUse::Built(path),
         };
         let storage = Storage::Mapped(file);
-        Ok(Self::new(storage, options.specials, skipped, cache))
+        Ok(Self::new(storage, options.specials, meta, cache))
     }
 
     /// Tokenises texts that are in memory already, and keeps them there.
@@ -140,12 +150,12 @@ impl Corpus {
     pub fn from_texts(texts: &[&str], encode: &dyn Encode, specials: Specials) -> Result<Self> {
         let mut skipped = SkipReport::default();
         let (mut tokens, mut table) = (Vec::new(), Vec::new());
-        let encoded: Vec<_> = texts.par_iter().map(|text| document(text, encode, specials)).collect::<Result<_>>()?;
+        let encoded: Vec<_> = texts.par_iter().map(|text| text_tokens(text, encode, specials)).collect::<Result<_>>()?;
         for (text, doc) in texts.iter().zip(encoded) {
             match doc {
                 _ if text.trim().is_empty() => skipped.add(SkipReason::Empty),
-                None => skipped.add(SkipReason::NoTokens),
-                Some((ids, hash)) => {
+                Err(reason) => skipped.add(reason),
+                Ok((ids, hash)) => {
                     tokens.extend(ids);
                     table.push([tokens.len() as u64, hash]);
                 }
@@ -155,11 +165,12 @@ impl Corpus {
             return Err(DataError::Empty { files: 0, skipped }.into());
         }
         let storage = Storage::Memory { tokens, table };
-        Ok(Self::new(storage, specials, skipped, CacheUse::InMemory))
+        let meta = Meta { skipped, formats: BTreeSet::from([Format::Text]) };
+        Ok(Self::new(storage, specials, meta, CacheUse::InMemory))
     }
 
-    fn new(storage: Storage, specials: Specials, skipped: SkipReport, cache: CacheUse) -> Self {
-        let mut corpus = Self { storage, specials, longest: 0, skipped, cache };
+    fn new(storage: Storage, specials: Specials, Meta { skipped, formats }: Meta, cache: CacheUse) -> Self {
+        let mut corpus = Self { storage, specials, longest: 0, skipped, formats, cache };
         let lengths = (0..corpus.docs()).map(|i| corpus.doc(i).len());
         corpus.longest = lengths.max().unwrap_or(0);
         corpus
@@ -179,7 +190,7 @@ impl Corpus {
         }
     }
 
-    /// The tokens of document `i`, special tokens included.
+    /// The tokens of document `i`, special tokens included; [`MASKED`] is set in those that are not predicted.
     pub fn doc(&self, i: usize) -> &[u32] {
         let table = self.table();
         let start = if i == 0 { 0 } else { table[i - 1][0] };
@@ -206,6 +217,16 @@ impl Corpus {
         self.longest
     }
 
+    /// Whether the documents are conversations, which stay whole.
+    pub fn conversations(&self) -> bool {
+        !self.formats.contains(&Format::Text)
+    }
+
+    /// Tokens that are predicted where the whole of their document is seen: all that are not masked but first ones.
+    pub fn targets(&self) -> usize {
+        (0..self.docs()).map(|i| targets(self.doc(i))).sum()
+    }
+
     /// The tokens around every document.
     pub fn specials(&self) -> Specials {
         self.specials
@@ -222,7 +243,8 @@ fn key(content: blake3::Hash, encode: &dyn Encode, options: &CorpusOptions) -> b
     part(&VERSION.to_le_bytes());
     part(content.as_bytes());
     part(encode.identity().as_bytes());
-    part(options.columns.text.as_bytes());
+    part(options.reading.columns.text.as_bytes());
+    part(options.reading.format.to_string().as_bytes());
     part(format!("{:?}", options.specials).as_bytes());
     hash.finalize()
 }
@@ -244,16 +266,42 @@ fn create(folders: &[PathBuf], name: &str) -> Result<(PathBuf, TokenWriter)> {
     })
 }
 
-/// Ids, with special tokens, and hash of one text; `None` when the tokenizer has no token for it.
-fn document(text: &str, encode: &dyn Encode, specials: Specials) -> Result<Option<(Vec<u32>, u64)>> {
+/// Tokens of a document that are predicted.
+pub(super) fn targets(document: &[u32]) -> usize {
+    document.iter().skip(1).filter(|&id| id & MASKED == 0).count()
+}
+
+/// Ids and hash of a document, or why it has none.
+pub(crate) type Tokens = std::result::Result<(Vec<u32>, u64), SkipReason>;
+
+fn short_hash(bytes: &[u8]) -> u64 {
+    let hash = blake3::hash(bytes);
+    u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("blake3: 32 bytes"))
+}
+
+/// Ids, with special tokens, and hash of one text.
+fn text_tokens(text: &str, encode: &dyn Encode, specials: Specials) -> Result<Tokens> {
     let ids = encode.encode(text)?;
     if ids.is_empty() {
-        return Ok(None);
+        return Ok(Err(SkipReason::NoTokens));
     }
-    let hash = blake3::hash(text.as_bytes());
-    let first = hash.as_bytes().first_chunk().expect("blake3: 32 bytes");
     let ids = specials.bos.into_iter().chain(ids).chain(specials.eos);
-    Ok(Some((ids.collect(), u64::from_le_bytes(*first))))
+    Ok(Ok((ids.collect(), short_hash(text.as_bytes()))))
+}
+
+/// Ids and hash of one document.
+pub(crate) fn tokens(document: &Document, encode: &dyn Encode, specials: Specials) -> Result<Tokens> {
+    let conversation = match &document.example {
+        Example::Text(text) => return text_tokens(text, encode, specials),
+        Example::Chat(conversation) => conversation,
+    };
+    let ids = encode.conversation(conversation).map_err(|error| DataError::Conversation {
+        path: document.path.to_path_buf(),
+        row: document.row,
+        error,
+    })?;
+    let hash = short_hash(bytemuck::cast_slice(&ids));
+    Ok(if targets(&ids) == 0 { Err(SkipReason::NoAnswer) } else { Ok((ids, hash)) })
 }
 
 struct Builder<'a> {
@@ -280,11 +328,11 @@ impl Builder<'_> {
     /// Tokenises what is waiting, documents in parallel, each one whole: a cut inside a document could change its ids.
     fn flush(&mut self) -> Result<()> {
         let (encode, specials) = (self.encode, self.specials);
-        let encoded: Vec<_> = self.waiting.par_iter().map(|doc| document(&doc.text, encode, specials)).collect::<Result<_>>()?;
+        let encoded: Vec<_> = self.waiting.par_iter().map(|doc| tokens(doc, encode, specials)).collect::<Result<_>>()?;
         for doc in encoded {
             match doc {
-                Some((ids, hash)) => self.writer.push(&ids, hash)?,
-                None => self.skipped.add(SkipReason::NoTokens),
+                Ok((ids, hash)) => self.writer.push(&ids, hash)?,
+                Err(reason) => self.skipped.add(reason),
             }
         }
         self.at.bytes_done += self.waiting_bytes;

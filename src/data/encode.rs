@@ -1,5 +1,7 @@
 //! The one thing the pipeline asks of a tokenizer.
 
+use crate::data::chat::ChatError;
+use crate::data::format::Conversation;
 use crate::error::Result;
 
 /// Set in a stored token that must not be predicted, such as a prompt's; the rest is its id.
@@ -9,6 +11,11 @@ pub const MASKED: u32 = 1 << 31;
 pub trait Encode: Sync {
     /// The ids of `text`, with no special tokens added.
     fn encode(&self, text: &str) -> Result<Vec<u32>>;
+    /// The ids of a conversation, special tokens and all; those that are not to be predicted have [`MASKED`] set.
+    fn conversation(&self, conversation: &Conversation) -> std::result::Result<Vec<u32>, ChatError> {
+        let _ = conversation;
+        Err(ChatError::NoTemplate)
+    }
     /// The token that begins a text, if the model has one.
     fn bos(&self) -> Option<u32>;
     /// The token that ends a text, if the model has one.

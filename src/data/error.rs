@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::data::chat::ChatError;
+use crate::data::format::Format;
 use crate::data::rows::Packing;
 use crate::data::skip::SkipReport;
 use crate::error::{Explain, Explanation, IoError};
@@ -110,6 +112,48 @@ pub enum DataError {
         /// What it holds.
         got: &'static str,
     },
+    /// A row that is not what its file's format says.
+    #[error("row {row} of {} is not of the format {format}: {what}", path.display())]
+    Misfit {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        row: u64,
+        /// The file's format.
+        format: Format,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Text and conversations in one run.
+    #[error("{} holds text and {} conversations ({format})", text.display(), chat.display())]
+    Mixed {
+        /// The first file of text.
+        text: PathBuf,
+        /// The first file of conversations.
+        chat: PathBuf,
+        /// Their format.
+        format: Format,
+    },
+    /// A conversation that cannot be made into tokens.
+    #[error("row {row} of {}: {error}", path.display())]
+    Conversation {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        row: u64,
+        /// What is wrong.
+        error: ChatError,
+    },
+    /// Conversations of which no row can be made.
+    #[error("no conversation fits into a row of {seq_len} tokens with something to learn; the longest has {longest}")]
+    NoRow {
+        /// Tokens of a training row.
+        seq_len: usize,
+        /// Tokens of the longest conversation.
+        longest: usize,
+        /// What was left out.
+        skipped: SkipReport,
+    },
     /// A `--columns` value that does not parse.
     #[error("--columns: expected text=FIELD, got {text:?}")]
     Columns {
@@ -171,9 +215,23 @@ fn too_short(docs: usize, longest: usize, total: usize, row: usize, packing: Pac
         Packing::Off => {
             format!("none of the {docs} documents has as many tokens as one training sequence ({row}); the longest has {longest}")
         }
-        Packing::On => format!(
+        Packing::On | Packing::Whole(_) => format!(
             "all {docs} documents together have fewer tokens ({total}) than one training sequence ({row}); the longest has {longest}"
         ),
+    }
+}
+
+/// How the rows of a format look.
+fn layout(format: Format) -> &'static str {
+    match format {
+        Format::Auto | Format::Text => r#"a row of text: {"text": "…"}"#,
+        Format::Messages => {
+            r#"a row of messages: {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}"#
+        }
+        Format::ShareGpt => {
+            r#"a row of sharegpt: {"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]}"#
+        }
+        Format::Alpaca => r#"a row of alpaca: {"instruction": "…", "input": "…", "output": "…"}"#,
     }
 }
 
@@ -218,6 +276,15 @@ impl Explain for DataError {
             Self::FieldType { .. } => {
                 Explanation::new("E323").help("--columns text=FIELD names the field to read")
             }
+            Self::Misfit { format, .. } => Explanation::new("E340").fact(layout(*format)).help(
+                "correct or leave out the row; files of different formats need no flag, --format NAME takes all of them for one",
+            ),
+            Self::Mixed { .. } => Explanation::new("E347")
+                .help("train on one kind after the other: the second run with --model RUN/merged"),
+            Self::Conversation { error, .. } => error.explain(),
+            Self::NoRow { longest, skipped, .. } => Explanation::new("E304")
+                .fact(format!("skipped: {skipped}"))
+                .help(format!("--seq-len {longest} for this data, or --long cut to train on their beginnings")),
             Self::Columns { .. } => Explanation::new("E324")
                 .help("for example --columns text=content reads the field \"content\" of every row"),
             Self::Empty { skipped, .. } => {
@@ -234,7 +301,9 @@ impl Explain for DataError {
                     "--seq-len {} for this data, or leave out --no-pack to put several documents into one sequence, or add longer text",
                     round_length(*longest)
                 ),
-                Packing::On => format!("--seq-len {} for this data, or add more text", round_length(*total)),
+                Packing::On | Packing::Whole(_) => {
+                    format!("--seq-len {} for this data, or add more text", round_length(*total))
+                }
             }),
             Self::Holdout { .. } => {
                 Explanation::new("E326").help("ask for fewer, for a share such as --val 5%, or for --val none")

@@ -1,12 +1,14 @@
-//! From files to batches: [`source`] finds documents, [`corpus`] tokenises them once, [`split`] holds some back, [`rows`]
+//! From files to batches: [`source`] finds documents, [`format`](mod@format) and [`chat`] make conversations of rows, [`corpus`] tokenises them once, [`split`] holds some back, [`rows`]
 //! packs the rest into rows, [`batch`] gives every row its positions, [`prefetch`] does so ahead of time.
 
 pub mod attend;
 pub mod batch;
 pub mod cache_folder;
+pub mod chat;
 pub mod corpus;
 pub mod encode;
 mod error;
+pub mod format;
 pub mod impact;
 pub mod prefetch;
 pub mod rows;
@@ -19,11 +21,13 @@ mod token_file;
 
 pub use attend::Attend;
 pub use batch::{Batch, BatchBuilder, SyntheticBuilder};
+pub use chat::{ChatError, ChatTokenizer, Loss};
 pub use corpus::{CacheUse, Corpus, CorpusOptions, Progress};
 pub use encode::{Encode, MASKED, Specials};
 pub use error::{DataError, NotText};
+pub use format::{Conversation, Example, Format};
 pub use prefetch::Prefetch;
-pub use rows::{Packing, RowOptions, RowSet};
+pub use rows::{Long, Packing, RowOptions, RowSet};
 pub use skip::{SkipReason, SkipReport};
-pub use source::{Columns, Sources};
+pub use source::{Columns, Reading, Sources};
 pub use split::{DocPart, Holdout, Split};

@@ -4,13 +4,19 @@
 //! `ceil(L / seq_len)` rows an epoch, each with a fresh plan over the whole span (PoSE picks its chunks from all of it).
 //! Short documents share rows, first fit in the order of the corpus; what no document fits is filled with the beginning of
 //! the next, whose rest goes on in a later row.
+//!
+//! Conversations stay whole ([`Packing::Whole`]): first fit again, and what is left of a row is padding, which is a piece of its own:
+//! nobody sees it, it sees itself alone, and none of it is predicted.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::fmt;
 use std::ops::Range;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::data::corpus::Corpus;
+use crate::data::corpus::{Corpus, targets};
+use crate::data::encode::MASKED;
 use crate::data::error::DataError;
 use crate::data::skip::{SkipReason, SkipReport};
 use crate::data::split::DocPart;
@@ -28,6 +34,39 @@ pub enum Packing {
     On,
     /// They are left out and counted.
     Off,
+    /// No document is cut to fill a row: several share one, isolated from each other, and the rest of it is padded.
+    Whole(Long),
+}
+
+/// `--long`: what becomes of a conversation that is longer than a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Long {
+    /// It is left out and counted.
+    #[default]
+    Skip,
+    /// Its beginning is kept.
+    Cut,
+}
+
+impl FromStr for Long {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "skip" => Ok(Self::Skip),
+            "cut" => Ok(Self::Cut),
+            _ => Err(format!("expected skip or cut, got {text:?}")),
+        }
+    }
+}
+
+impl fmt::Display for Long {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Skip => "skip",
+            Self::Cut => "cut",
+        })
+    }
 }
 
 /// How rows are cut.
@@ -46,8 +85,8 @@ pub struct RowOptions {
 /// on the first token being one that can stand at position 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
-    /// Number of the document.
-    pub doc: usize,
+    /// Number of the document; nothing for padding.
+    pub doc: Option<usize>,
     /// Which of its tokens.
     pub tokens: Range<usize>,
     /// Stands in front of them.
@@ -57,7 +96,17 @@ pub struct Piece {
 impl Piece {
     fn new(doc: usize, tokens: Range<usize>, bos: Option<u32>) -> Self {
         let bos = bos.filter(|_| tokens.start > 0);
-        Self { doc, tokens, bos }
+        Self { doc: Some(doc), tokens, bos }
+    }
+
+    /// These tokens of the same document.
+    fn part(&self, tokens: Range<usize>, bos: Option<u32>) -> Self {
+        let bos = bos.filter(|_| tokens.start > 0);
+        Self { doc: self.doc, tokens, bos }
+    }
+
+    fn padding(len: usize) -> Self {
+        Self { doc: None, tokens: 0..len, bos: None }
     }
 
     /// Tokens, the BOS included.
@@ -74,9 +123,12 @@ impl Piece {
         usize::from(self.bos.is_some())
     }
 
-    /// Its tokens as they are stored.
+    /// Its tokens as they are stored: [`MASKED`] is set in one that is not predicted. Padding is the token that ends a text.
     pub fn text<'a>(&self, corpus: &'a Corpus) -> Cow<'a, [u32]> {
-        let stored = &corpus.doc(self.doc)[self.tokens.clone()];
+        let Some(doc) = self.doc else {
+            return Cow::Owned(vec![corpus.specials().eos.unwrap_or(0) | MASKED; self.tokens.len()]);
+        };
+        let stored = &corpus.doc(doc)[self.tokens.clone()];
         match self.bos {
             Some(bos) => Cow::Owned(std::iter::once(bos).chain(stored.iter().copied()).collect()),
             None => Cow::Borrowed(stored),
@@ -86,7 +138,7 @@ impl Piece {
     /// The first `room` tokens (fewer than all), and the rest as a piece of its own.
     fn cut(self, room: usize, bos: Option<u32>) -> (Self, Self) {
         let at = self.tokens.start + room - self.lead();
-        let rest = Self::new(self.doc, at..self.tokens.end, bos);
+        let rest = self.part(at..self.tokens.end, bos);
         let first = Self { tokens: self.tokens.start..at, ..self };
         (first, rest)
     }
@@ -132,7 +184,7 @@ impl RowSet {
     /// Cuts and packs `parts` of the corpus.
     ///
     /// # Errors
-    /// [`DataError::TooShort`] when there is not one full row.
+    /// [`DataError::TooShort`] when there is not one full row; [`DataError::NoRow`] when no whole document is kept.
     pub fn new(corpus: Arc<Corpus>, parts: &[DocPart], options: RowOptions) -> Result<Self> {
         let RowOptions { seq_len, span, packing } = options;
         assert!(seq_len >= 2, "rows: a row has at least two tokens, got {seq_len}");
@@ -157,6 +209,13 @@ impl RowSet {
             skipped: SkipReport::default(),
             order: Mutex::new(None),
         };
+        if let Packing::Whole(long) = packing {
+            set.pack_whole(wholes(), long);
+            return match set.ends.is_empty() {
+                true => Err(DataError::NoRow { seq_len, longest: set.corpus.longest(), skipped: set.skipped }.into()),
+                false => Ok(set),
+            };
+        }
         let mut short = VecDeque::new();
         for part in wholes() {
             if part.len() < seq_len && packing == Packing::Off {
@@ -190,8 +249,7 @@ impl RowSet {
         while !short.is_empty() {
             let mut room = self.seq_len;
             while room > 0 {
-                let fits = short.iter().take(LOOK_AHEAD).position(|p| p.len() <= room);
-                let piece = match fits.and_then(|i| short.remove(i)) {
+                let piece = match first_fit(&mut short, room) {
                     Some(piece) => piece,
                     None => match short.pop_front() {
                         Some(piece) => {
@@ -214,6 +272,37 @@ impl RowSet {
                 self.slots.push(Slot::all_of(piece));
             }
             assert_eq!(room, 0, "rows: the corpus fills at least one row");
+            self.ends.push(self.slots.len());
+        }
+    }
+
+    /// Fills rows with documents that fit into what is left of one, and with padding where none does.
+    fn pack_whole(&mut self, wholes: impl Iterator<Item = Piece>, long: Long) {
+        let mut waiting = VecDeque::new();
+        for mut piece in wholes {
+            if piece.len() > self.seq_len {
+                if long == Long::Skip {
+                    self.skipped.add(SkipReason::LongerThanRow);
+                    continue;
+                }
+                piece.tokens.end = piece.tokens.start + self.seq_len;
+            }
+            let doc = piece.doc.expect("rows: a part is a document's");
+            if targets(&self.corpus.doc(doc)[piece.tokens.clone()]) == 0 {
+                self.skipped.add(SkipReason::NoAnswer);
+                continue;
+            }
+            waiting.push_back(piece);
+        }
+        while !waiting.is_empty() {
+            let mut room = self.seq_len;
+            while let Some(piece) = first_fit(&mut waiting, room) {
+                room -= piece.len();
+                self.slots.push(Slot::all_of(piece));
+            }
+            if room > 0 {
+                self.slots.push(Slot::all_of(Piece::padding(room)));
+            }
             self.ends.push(self.slots.len());
         }
     }
@@ -262,6 +351,12 @@ impl RowSet {
     }
 }
 
+/// Takes out the first piece that fits into `room` tokens.
+fn first_fit(pieces: &mut VecDeque<Piece>, room: usize) -> Option<Piece> {
+    let fits = pieces.iter().take(LOOK_AHEAD).position(|p| p.len() <= room);
+    fits.and_then(|i| pieces.remove(i))
+}
+
 /// Cuts a piece into spans that cover it.
 ///
 /// Equal spans where all of them can hold a row; else spans of full length, and what is left at the end is short: it is
@@ -281,17 +376,17 @@ fn spans(piece: Piece, span: usize, seq_len: usize, packing: Packing, bos: Optio
         i => start + first + text * i / count,
     };
     if text / count + lead >= seq_len {
-        return (0..count).map(|i| Piece::new(piece.doc, at(i)..at(i + 1), bos)).collect();
+        return (0..count).map(|i| piece.part(at(i)..at(i + 1), bos)).collect();
     }
     let mut spans = Vec::with_capacity(count);
-    let mut rest = Piece::new(piece.doc, start..end, bos);
+    let mut rest = piece.part(start..end, bos);
     while rest.len() > span {
         let (first, next) = rest.cut(span, bos);
         spans.push(first);
         rest = next;
     }
     if rest.len() < seq_len && packing == Packing::Off {
-        rest = Piece::new(rest.doc, end - (seq_len - lead)..end, bos);
+        rest = rest.part(end - (seq_len - lead)..end, bos);
     }
     spans.push(rest);
     spans

@@ -12,6 +12,10 @@ pub enum SkipReason {
     NoTokens,
     /// Shorter than a training row, while packing is off.
     ShorterThanRow,
+    /// A conversation longer than a training row.
+    LongerThanRow,
+    /// A conversation in which nothing is to be learned.
+    NoAnswer,
 }
 
 impl fmt::Display for SkipReason {
@@ -20,6 +24,8 @@ impl fmt::Display for SkipReason {
             Self::Empty => "empty",
             Self::NoTokens => "without tokens",
             Self::ShorterThanRow => "shorter than a sequence",
+            Self::LongerThanRow => "longer than a row",
+            Self::NoAnswer => "without an answer",
         })
     }
 }

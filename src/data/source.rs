@@ -5,10 +5,12 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::data::error::{DataError, NotText};
+use crate::data::format::{self, At, Example, Format, name_of};
 use crate::data::skip::{SkipReason, SkipReport};
 use crate::error::{IoContext, Result};
 
@@ -62,13 +64,17 @@ impl FromStr for Columns {
     }
 }
 
-/// One text, before tokenisation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One example, before tokenisation.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Document {
     /// Its content; not blank.
-    pub text: String,
+    pub example: Example,
     /// Bytes of the file that were read to get it.
     pub bytes: u64,
+    /// The file.
+    pub path: Arc<Path>,
+    /// Line number in it, from 1.
+    pub row: u64,
 }
 
 /// What one pass over all files found besides the documents.
@@ -78,6 +84,17 @@ pub struct Pass {
     pub skipped: SkipReport,
     /// Hash of everything read; equals [`Sources::hash`] unless a file changed in between.
     pub hash: blake3::Hash,
+    /// Formats of the files; all conversations or all text.
+    pub formats: BTreeSet<Format>,
+}
+
+/// How rows are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Fields of rows of text.
+    pub columns: Columns,
+    /// What rows are.
+    pub format: Format,
 }
 
 /// Files to read, in a fixed order.
@@ -162,30 +179,52 @@ impl Sources {
 
     /// Hands every document that is not empty to `sink`, in order. At most one file, or one line of a .jsonl file, is in
     /// memory at a time.
-    pub fn read(&self, columns: &Columns, sink: &mut dyn FnMut(Document) -> Result<()>) -> Result<Pass> {
+    ///
+    /// # Errors
+    /// Files and rows that are not what [`Reading`] says, text beside conversations, and those of `sink`.
+    pub fn read(&self, reading: &Reading, sink: &mut dyn FnMut(Document) -> Result<()>) -> Result<Pass> {
         let mut skipped = SkipReport::default();
         let mut all = blake3::Hasher::new();
+        let mut firsts = BTreeMap::<Format, &Path>::new();
         for (path, kind) in &self.files {
             let mut one = blake3::Hasher::new();
-            let mut take = |text: Option<String>, bytes: u64| match text {
-                Some(text) if !text.trim().is_empty() => sink(Document { text, bytes }),
-                _ => {
+            let shared: Arc<Path> = path.as_path().into();
+            let mut take = |row: u64, example: Option<Example>, bytes: u64| match example {
+                Some(example) => sink(Document { example, bytes, path: Arc::clone(&shared), row }),
+                None => {
                     skipped.add(SkipReason::Empty);
                     Ok(())
                 }
             };
+            let mut file_is = |format: Format| {
+                firsts.entry(format).or_insert(path);
+                unmixed(&firsts)
+            };
             match kind {
                 Kind::Text => {
+                    file_is(Format::Text)?;
                     let raw = fs::read(path).context("read", path)?;
                     one.update(&raw);
                     let bytes = raw.len() as u64;
-                    take(Some(text(path, raw, 0)?), bytes)?;
+                    let text = text(path, raw, 0)?;
+                    take(1, (!text.trim().is_empty()).then_some(Example::Text(text)), bytes)?;
                 }
-                Kind::JsonLines => read_rows(path, columns, &mut one, &mut take)?,
+                Kind::JsonLines => read_rows(path, reading, &mut one, &mut file_is, &mut take)?,
             }
             add_file_hash(&mut all, *kind, &one);
         }
-        Ok(Pass { skipped, hash: all.finalize() })
+        Ok(Pass { skipped, hash: all.finalize(), formats: firsts.into_keys().collect() })
+    }
+}
+
+/// Conversations stay whole and text is cut: a run has rows of one kind.
+fn unmixed(firsts: &BTreeMap<Format, &Path>) -> Result<()> {
+    let chat = firsts.iter().find(|(format, _)| **format != Format::Text);
+    match (firsts.get(&Format::Text), chat) {
+        (Some(text), Some((format, chat))) => {
+            Err(DataError::Mixed { text: text.into(), chat: chat.into(), format: *format }.into())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -248,12 +287,14 @@ fn text(path: &Path, mut raw: Vec<u8>, offset: u64) -> Result<String> {
 
 fn read_rows(
     path: &Path,
-    columns: &Columns,
+    reading: &Reading,
     hash: &mut blake3::Hasher,
-    take: &mut dyn FnMut(Option<String>, u64) -> Result<()>,
+    file_is: &mut dyn FnMut(Format) -> Result<()>,
+    take: &mut dyn FnMut(u64, Option<Example>, u64) -> Result<()>,
 ) -> Result<()> {
     let mut file = BufReader::new(File::open(path).context("open", path)?);
     let mut offset = 0;
+    let mut known = None;
     for row in 1.. {
         let mut raw = Vec::new();
         let bytes = file.read_until(b'\n', &mut raw).context("read", path)? as u64;
@@ -263,47 +304,34 @@ fn read_rows(
         hash.update(&raw);
         let line = text(path, raw, offset)?;
         offset += bytes;
-        if !line.trim().is_empty() {
-            take(text_field(path, row, &line, &columns.text)?, bytes)?;
+        if line.trim().is_empty() {
+            continue;
         }
+        let at = At { path, row };
+        let fields = object(at, &line)?;
+        let format = match (known, reading.format) {
+            (Some(format), _) => format,
+            (None, Format::Auto) => Format::of_row(&fields, &reading.columns, at)?,
+            (None, format) => format,
+        };
+        if known.replace(format).is_none() {
+            file_is(format)?;
+        }
+        take(row, format::example(fields, format, &reading.columns, at)?, bytes)?;
     }
     Ok(())
 }
 
-/// The text of one row; `None` for a null.
-fn text_field(path: &Path, row: u64, line: &str, field: &str) -> Result<Option<String>> {
-    let path = || path.to_path_buf();
+/// One row, parsed.
+fn object(At { path, row }: At, line: &str) -> Result<serde_json::Map<String, Value>> {
     let value: Value = serde_json::from_str(line).map_err(|e| DataError::Json {
-        path: path(),
+        path: path.into(),
         row,
         column: e.column(),
         reason: e.to_string().split(" at line ").next().unwrap_or_default().into(),
     })?;
-    let Value::Object(mut object) = value else {
-        return Err(DataError::NotObject { path: path(), row, got: name_of(&value) }.into());
-    };
-    match object.get_mut(field) {
-        Some(Value::String(text)) => Ok(Some(std::mem::take(text))),
-        Some(Value::Null) => Ok(None),
-        Some(other) => Err(DataError::FieldType { path: path(), row, field: field.into(), got: name_of(other) }.into()),
-        None => Err(DataError::NoField {
-            path: path(),
-            row,
-            field: field.into(),
-            suggestion: object.iter().find_map(|(key, v)| v.is_string().then(|| key.clone())),
-            found: object.keys().cloned().collect(),
-        }
-        .into()),
-    }
-}
-
-fn name_of(value: &Value) -> &'static str {
     match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
+        Value::Object(object) => Ok(object),
+        other => Err(DataError::NotObject { path: path.into(), row, got: name_of(&other) }.into()),
     }
 }

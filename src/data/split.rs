@@ -74,7 +74,8 @@ impl Split {
     ///
     /// Where a single document is more than 5 % of all tokens, the end of the longest document is held back instead of a
     /// whole one: `min_tail` tokens, so that a long context can be measured, or the share asked for if that is more, but at
-    /// most a tenth of the document. Of a handful of tokens nothing is held back.
+    /// most a tenth of the document. Of a handful of tokens nothing is held back. Conversations are held back whole; of a single
+    /// one nothing is.
     ///
     /// # Errors
     /// [`DataError::Holdout`] when [`Holdout::Docs`] leaves nothing to train on.
@@ -98,7 +99,10 @@ impl Split {
         let held: usize = chosen.iter().map(|&doc| corpus.doc(doc).len()).sum();
         let too_much = held as f64 > MAX_WHOLE.max(share) * corpus.tokens() as f64;
         let asked_by_number = matches!(holdout, Holdout::Docs(_));
-        if different == 1 || (wanted == 1 && too_much && !asked_by_number) {
+        if corpus.conversations() && different == 1 {
+            return Ok(Self::whole(corpus, |_| false));
+        }
+        if different == 1 || (!corpus.conversations() && wanted == 1 && too_much && !asked_by_number) {
             return Ok(Self::tail(corpus, share, min_tail));
         }
         let mut held_back = vec![false; docs];

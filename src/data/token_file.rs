@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! header  8 × u64   magic, version, documents, tokens, bytes of meta, crc of the body, crc of the header, 0
-//! tokens  u32 each, padded to 8 bytes
+//! tokens  u32 each, `MASKED` set where it is not predicted; padded to 8 bytes
 //! table   2 × u64 per document: end (in tokens), hash of its text
 //! meta    JSON
 //! ```
@@ -21,7 +21,7 @@ use crate::io::mmap::Mapping;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ltraintk");
 /// Part of the cache key and of the header; raised when the layout or the meaning of its content changes.
-pub(super) const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 2;
 const HEADER: usize = 64;
 /// A writer writes all the time, so that a file this old has none.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,11 +1,13 @@
 //! Text to token ids and back, from `tokenizer.json` alone.
 
+use std::ops::Range;
 use std::path::Path;
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::ModelError;
+use super::chat_template::{ChatTemplate, Source};
 use super::files::ModelFiles;
 use crate::error::Result;
 use crate::model::ModelConfig;
@@ -31,6 +33,16 @@ pub struct TextTokenizer {
     bos: Option<u32>,
     eos: Option<u32>,
     stops: Vec<u32>,
+    chat: Source,
+}
+
+/// A text's tokens and where each stands in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spans {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// The bytes of the text that each token stands for; tokens of one character share it.
+    pub bytes: Vec<Range<usize>>,
 }
 
 impl std::fmt::Debug for TextTokenizer {
@@ -70,13 +82,33 @@ impl TextTokenizer {
         let eos = special("eos_token").flatten().or(model.eos.first().copied());
         let mut stops = model.eos.clone();
         stops.extend(eos.filter(|id| !model.eos.contains(id)));
-        Ok(Self { inner, hash: blake3::hash(&bytes), bos, eos, stops })
+        let chat = Source::find(files, settings.as_ref())?;
+        Ok(Self { inner, hash: blake3::hash(&bytes), bos, eos, stops, chat })
+    }
+
+    /// The template in the file `given`, or else the one beside the tokenizer, if there is one.
+    ///
+    /// # Errors    An unreadable file, [`TemplateError::Syntax`](super::chat_template::TemplateError::Syntax).
+    pub fn chat_template(&self, given: Option<&Path>) -> Result<Option<ChatTemplate>> {
+        ChatTemplate::open(&self.chat, given)
     }
 
     /// Token ids of the whole text, without special tokens around it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, false).map_err(Self::failed)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// [`TextTokenizer::encode`], and where each token stands.
+    pub fn encode_spans(&self, text: &str) -> Result<Spans> {
+        let encoding = self.inner.encode(text, false).map_err(Self::failed)?;
+        let bytes = encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
+        Ok(Spans { ids: encoding.get_ids().to_vec(), bytes })
+    }
+
+    /// Whether a token was added to the vocabulary by name, as `<|eot_id|>` and the like are.
+    pub fn is_added(&self, id: u32) -> bool {
+        self.inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id)
     }
 
     /// Text of token ids; ids without a token are left out.

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use super::{Chunk, Method, MethodArgs, MethodError, Part, Plan, PositionPlan, Words, room};
+use super::{Method, MethodArgs, MethodError, Part, Plan, PositionPlan, Words, room};
 use crate::rng::Rng;
 
 /// A prompt at the end of the target.
@@ -42,9 +42,9 @@ impl PositionPlan for EndPrompt {
         let room = room(self.target, want);
         let b = self.prompt.len();
         if want <= 2 * b {
-            return Plan::from_chunks([Chunk { len: want, skipped: 0, passed: 0 }]);
+            return Plan::contiguous(want);
         }
-        let mut plan = Plan::from_chunks([Chunk { len: want - b, skipped: 0, passed: 0 }]);
+        let mut plan = Plan::contiguous(want - b);
         if b > 0 {
             plan.push(Part::Own(Arc::clone(&self.prompt), self.weight), room);
         }

@@ -104,6 +104,11 @@ struct Chunk {
 }
 
 impl Plan {
+    /// The text's first `want` tokens at contiguous positions.
+    pub fn contiguous(want: usize) -> Self {
+        Self::from_chunks([Chunk { len: want, skipped: 0, passed: 0 }])
+    }
+
     /// Chunks laid end to end: token `k` of the row is at position `k + skipped`. Empty chunks vanish.
     fn from_chunks(chunks: impl IntoIterator<Item = Chunk>) -> Self {
         let mut plan = Self { parts: Vec::new(), positions: Vec::new() };

@@ -16,7 +16,7 @@ use crate::cli::{EvalArgs, GenerateArgs};
 use crate::config::choices::{Progress, Task};
 use crate::config::text::{List, ModelSource};
 use crate::config::{ConfigError, Problem, RunConfig};
-use crate::data::{Columns, Encode};
+use crate::data::{ChatTokenizer, Columns, Encode, Loss, Reading};
 use crate::error::{IoError, Result};
 use crate::eval::{EvalPlan, PasskeyPlan, Subject};
 use crate::generate::{Sampler, TextStream, generate as continue_text};
@@ -56,7 +56,10 @@ fn rotation(config: &ModelConfig, kind: RopeKind, longest: usize) -> Result<Rope
 /// The text that a model is measured on: a file's, else that of the built-in model's language, where that is the model's.
 pub(super) fn eval_text(data: Option<&Path>, columns: &Columns, base: &Base, longest: usize) -> Result<Vec<Vec<u32>>> {
     match data {
-        Some(path) => text::eval_file(path, columns, &base.tokenizer),
+        Some(path) => {
+            let reading = Reading { columns: columns.clone(), ..Reading::default() };
+            text::eval_file(path, &reading, &ChatTokenizer::new(&base.tokenizer, None, Loss::All)?)
+        }
         None if base.tokenizer.identity() == crate::data::synthetic::tokenizer_identity() => text::synthetic_eval(longest),
         None => {
             let problem = Problem::new("data", "perplexity needs text").help("add --data FILE, or measure --tasks passkey alone");

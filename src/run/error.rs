@@ -56,8 +56,8 @@ impl Explain for RunError {
                     _ => e,
                 }
             }
-            Self::NoEndOfText => Explanation::new("E340").help("give a text: --end-prompt 'The end.'"),
-            Self::EndPrompt { .. } => Explanation::new("E341").help("use words that the model knows, or --end-prompt eos"),
+            Self::NoEndOfText => Explanation::new("E333").help("give a text: --end-prompt 'The end.'"),
+            Self::EndPrompt { .. } => Explanation::new("E334").help("use words that the model knows, or --end-prompt eos"),
             Self::NoGpu { now, .. } => Explanation::new("E904")
                 .fact(format!("now: {now}"))
                 .help("use --gpus 1 to hear what is wrong with the GPU, or --gpus 0 to go on on the CPU, in f32 and much slower"),

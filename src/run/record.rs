@@ -9,6 +9,7 @@ use crate::error::{IoContext, Result};
 use crate::io::atomic::write_bytes_atomically;
 use crate::io::hf_config;
 use crate::ops::attention::Segments;
+use crate::ops::cross_entropy::IGNORE;
 use crate::positions::{Coverage, CoverageBucket};
 use crate::report::log::TrainerState;
 use crate::report::record::{
@@ -133,8 +134,12 @@ impl Job<'_> {
             }
             let batch = self.text.rows.batch(row, 1)?;
             let positions = batch.positions.as_u32()?;
+            let targets = batch.targets.ids.as_u32()?;
             for piece in documents(&batch.segments) {
-                coverage.add(&positions[piece]);
+                // Of padding nothing is learned.
+                if targets[piece.clone()].iter().any(|&id| id != IGNORE) {
+                    coverage.add(&positions[piece]);
+                }
             }
         }
         Ok((coverage, None))

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use super::words;
 use crate::config::text::Source;
 use crate::config::{ConfigError, Problem, RunConfig};
+use crate::data::corpus::tokens;
 use crate::data::synthetic::{STAGES, Stage};
 use crate::data::{
-    Batch, BatchBuilder, CacheUse, Columns, Corpus, CorpusOptions, DataError, Encode, Progress, RowOptions, RowSet, SkipReason,
-    SkipReport, Sources, Specials, Split, SyntheticBuilder, cache_folder,
+    Batch, BatchBuilder, CacheUse, ChatTokenizer, Corpus, CorpusOptions, DataError, Encode, MASKED, Packing, Progress, Reading,
+    RowOptions, RowSet, SkipReport, Sources, Specials, Split, SyntheticBuilder, cache_folder,
 };
 use crate::error::Result;
 use crate::io::TextTokenizer;
-use crate::positions::Mix;
+use crate::positions::{EndPrompt, LongRecipe, Method as _, Mix, Retrieval};
 use crate::units::format_count;
 
 /// Where training rows come from.
@@ -81,8 +82,9 @@ pub fn open(config: &RunConfig, tokenizer: &TextTokenizer, vocab: usize, progres
     let longest = config.eval.at.iter().copied().max().unwrap_or(config.positions.target);
     let (seed, attention, seq_len) = (config.train.seed, config.positions.attend, config.data.seq_len);
     let synthetic = config.data.train.iter().find_map(Source::stage);
+    let chat = ChatTokenizer::new(tokenizer, config.data.chat_template.as_deref(), config.data.loss.unwrap_or_default())?;
     let given = match &config.data.eval {
-        Some(path) => Some(eval_file(path, &config.data.columns, tokenizer)?),
+        Some(path) => Some(eval_file(path, &config.data.reading, &chat)?),
         None => None,
     };
     if let Some(stage) = synthetic {
@@ -102,42 +104,88 @@ pub fn open(config: &RunConfig, tokenizer: &TextTokenizer, vocab: usize, progres
         .collect();
     let sources = Sources::collect(&paths)?;
     let options = CorpusOptions {
-        columns: config.data.columns.clone(),
+        reading: config.data.reading.clone(),
         specials: Specials::of(tokenizer),
         cache: cache_folder::cache_folders(config.data.cache.as_deref(), &|k| std::env::var_os(k), &config.first_out()),
     };
-    let corpus = Arc::new(Corpus::open(&sources, tokenizer, &options, progress)?);
+    let corpus = Arc::new(Corpus::open(&sources, &chat, &options, progress)?);
+    let packing = packing(config, &corpus)?;
     let split = Split::new(&corpus, config.data.val, config.positions.target)?;
     let span = method.span_rows() * seq_len;
-    let rows = RowSet::new(Arc::clone(&corpus), &split.train, RowOptions { seq_len, span, packing: config.data.packing })?;
+    let rows = RowSet::new(Arc::clone(&corpus), &split.train, RowOptions { seq_len, span, packing })?;
     let mut skipped = corpus.skipped.clone();
     skipped.merge(rows.skipped());
     // One stream: held-back documents are usually shorter than the lengths to be measured.
-    let held_back = || vec![split.val.iter().flat_map(|p| corpus.doc(p.doc)[p.tokens.clone()].iter().copied()).collect()];
+    let held_back =
+        || vec![split.val.iter().flat_map(|p| corpus.doc(p.doc)[p.tokens.clone()].iter().map(|id| id & !MASKED)).collect()];
     let eval = given.unwrap_or_else(held_back);
     let cached = if matches!(corpus.cache, CacheUse::Hit(_)) { " (cached)" } else { "" };
-    let mut summary =
-        format!("{} documents, {} tokens{cached}", format_count(corpus.docs() as u64), format_count(corpus.tokens() as u64));
+    let mut summary = format!("{}{cached}", contents(&corpus));
     if skipped.total() > 0 {
         summary += &format!(", skipped {skipped}");
     }
-    let hash = format!("{}-{}", sources.hash()?.to_hex(), tokenizer.identity());
+    // A template says nothing about text.
+    let identity = if corpus.conversations() { chat.identity() } else { tokenizer.identity() };
+    let hash = format!("{}-{identity}", sources.hash()?.to_hex());
     let rows = Rows::Corpus(BatchBuilder { rows: Arc::new(rows), method, seed, attention });
     Ok(RunText { rows, eval, summary, hash: blake3::hash(hash.as_bytes()).to_hex()[..16].to_string() })
+}
+
+/// `1,204 documents, 96,000 tokens`; of conversations also their formats and how much of them is learned.
+fn contents(corpus: &Corpus) -> String {
+    let (docs, tokens) = (format_count(corpus.docs() as u64), format_count(corpus.tokens() as u64));
+    if !corpus.conversations() {
+        return format!("{docs} documents, {tokens} tokens");
+    }
+    let formats: Vec<_> = corpus.formats.iter().map(ToString::to_string).collect();
+    let learned = 100.0 * corpus.targets() as f64 / corpus.tokens() as f64;
+    format!("{docs} conversations ({}), {tokens} tokens, {learned:.1} % of them learned", formats.join(", "))
+}
+
+/// How rows are filled: as the settings say, which must fit what the files turned out to hold.
+fn packing(config: &RunConfig, corpus: &Corpus) -> Result<Packing> {
+    let data = &config.data;
+    let only_with =
+        |key: &str, what: &str| Problem::new(key, format!("has an effect only with {what}")).help(format!("leave out {key}"));
+    let problems: Vec<_> = match corpus.conversations() {
+        true => {
+            let cuts =
+                [EndPrompt::NAME, LongRecipe::NAME, Retrieval::NAME].into_iter().find(|name| config.positions.method.has(name));
+            let cuts = cuts.map(|name| {
+                Problem::new("positions", format!("{name} takes tokens out of its text, and conversations are to stay whole"))
+                    .help("train on conversations with natural, pose, uniform, random or e2-llm")
+            });
+            let packing =
+                (data.packing == Packing::Off).then(|| only_with("no_pack", "text: conversations are never cut to fill a row"));
+            vec![cuts, packing]
+        }
+        false => vec![
+            data.chat_template.is_some().then(|| only_with("chat_template", "conversations")),
+            data.loss.is_some().then(|| only_with("loss", "conversations")),
+            data.long.is_some().then(|| only_with("long", "conversations")),
+        ],
+    };
+    let problems: Vec<_> = problems.into_iter().flatten().collect();
+    match (problems.is_empty(), corpus.conversations()) {
+        (false, _) => Err(ConfigError::Problems(problems).into()),
+        (true, true) => Ok(Packing::Whole(data.long.unwrap_or_default())),
+        (true, false) => Ok(data.packing),
+    }
 }
 
 /// Evaluation documents never share numbers with training documents, whatever the run's seed.
 const EVAL_SEED: u64 = 0x0E7A_1DA7_A000_0001;
 
-/// A text file, or the rows of a .jsonl file, as tokens. Each document begins as Transformers begins a text: with the
-/// tokenizer's first token, if it has one.
-pub fn eval_file(path: &Path, columns: &Columns, tokenizer: &TextTokenizer) -> Result<Vec<Vec<u32>>> {
+/// A text file, or the rows of a .jsonl file, as tokens, all of which are scored. Each text begins as Transformers begins one: with
+/// the tokenizer's first token, if it has one; conversations begin as their template says.
+pub fn eval_file(path: &Path, reading: &Reading, encode: &dyn Encode) -> Result<Vec<Vec<u32>>> {
     let mut docs = Vec::new();
     let mut without_tokens = SkipReport::default();
-    let mut skipped = Sources::file(path)?.read(columns, &mut |document| {
-        match tokenizer.encode(&document.text)? {
-            ids if ids.is_empty() => without_tokens.add(SkipReason::NoTokens),
-            ids => docs.push(tokenizer.bos().into_iter().chain(ids).collect()),
+    let specials = Specials { bos: encode.bos(), eos: None };
+    let mut skipped = Sources::file(path)?.read(reading, &mut |document| {
+        match tokens(&document, encode, specials)? {
+            Err(reason) => without_tokens.add(reason),
+            Ok((ids, _)) => docs.push(ids.into_iter().map(|id| id & !MASKED).collect()),
         }
         Ok(())
     })?;

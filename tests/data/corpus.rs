@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use ltrain::data::cache_folder::cache_folders;
-use ltrain::data::{CacheUse, Columns, Corpus, CorpusOptions, Encode, Progress, SkipReason, Sources, Specials};
+use ltrain::data::{CacheUse, Corpus, CorpusOptions, Encode, Progress, Reading, SkipReason, Sources, Specials};
 
 use super::{BOS, BOTH, Bytes, EOS, NEITHER, folder, paths, told};
 
@@ -23,7 +23,7 @@ impl Setup {
     }
 
     fn open(&self, specials: Specials) -> ltrain::Result<Corpus> {
-        let options = CorpusOptions { columns: Columns::default(), specials, cache: vec![self.cache.path().into()] };
+        let options = CorpusOptions { reading: Reading::default(), specials, cache: vec![self.cache.path().into()] };
         let sources = Sources::collect(&paths(&self.data, &[""]))?;
         Corpus::open(&sources, &self.tokenizer, &options, &|_| {})
     }
@@ -163,7 +163,7 @@ fn a_file_that_changes_meanwhile_is_noticed() {
     }
     let setup = Setup::new(FILES);
     let sources = Sources::collect(&paths(&setup.data, &[""])).unwrap();
-    let options = CorpusOptions { columns: Columns::default(), specials: NEITHER, cache: vec![setup.cache.path().into()] };
+    let options = CorpusOptions { reading: Reading::default(), specials: NEITHER, cache: vec![setup.cache.path().into()] };
     let meddler = Meddler(setup.data.path().join("a.txt"));
     let error = Corpus::open(&sources, &meddler, &options, &|_| {}).unwrap_err();
     assert_eq!(error.to_string(), "the data changed while it was being read");
@@ -173,7 +173,7 @@ fn a_file_that_changes_meanwhile_is_noticed() {
 fn progress_ends_at_the_total() {
     let setup = Setup::new(FILES);
     let sources = Sources::collect(&paths(&setup.data, &["b.jsonl"])).unwrap();
-    let options = CorpusOptions { columns: Columns::default(), specials: BOTH, cache: vec![setup.cache.path().into()] };
+    let options = CorpusOptions { reading: Reading::default(), specials: BOTH, cache: vec![setup.cache.path().into()] };
     let seen = RefCell::new(Vec::new());
     Corpus::open(&sources, &setup.tokenizer, &options, &|p| seen.borrow_mut().push(p)).unwrap();
     let bytes = sources.bytes();
@@ -187,7 +187,7 @@ fn the_first_writable_cache_folder_is_used() {
     let sources = Sources::collect(&paths(&setup.data, &[""])).unwrap();
     // A folder cannot be made below a file, whoever asks.
     let blocked = setup.data.path().join("a.txt/cache");
-    let options = |cache| CorpusOptions { columns: Columns::default(), specials: BOTH, cache };
+    let options = |cache| CorpusOptions { reading: Reading::default(), specials: BOTH, cache };
     let both = options(vec![blocked.clone(), setup.cache.path().join("deep/er")]);
     let corpus = Corpus::open(&sources, &setup.tokenizer, &both, &|_| {}).unwrap();
     assert!(matches!(&corpus.cache, CacheUse::Built(path) if path.starts_with(setup.cache.path())));
@@ -218,7 +218,7 @@ fn a_cache_folder_that_may_not_be_read_is_passed_over() {
     let (setup, own) = (Setup::new(FILES), folder(&[]));
     let open = || {
         let cache = vec![setup.cache.path().into(), own.path().into()];
-        let options = CorpusOptions { columns: Columns::default(), specials: BOTH, cache };
+        let options = CorpusOptions { reading: Reading::default(), specials: BOTH, cache };
         Corpus::open(&Sources::collect(&paths(&setup.data, &[""])).unwrap(), &setup.tokenizer, &options, &|_| {})
     };
     let allow = |mode| fs::set_permissions(setup.cache.path(), fs::Permissions::from_mode(mode)).unwrap();

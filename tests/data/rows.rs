@@ -20,7 +20,10 @@ fn all_rows(set: &RowSet) -> std::ops::Range<usize> {
 
 /// Every (document, token) that some row's plans may choose from.
 fn reachable(set: &RowSet) -> BTreeSet<(usize, usize)> {
-    all_rows(set).flat_map(|i| set.row(i)).flat_map(|slot| slot.piece.tokens.clone().map(|t| (slot.piece.doc, t))).collect()
+    all_rows(set)
+        .flat_map(|i| set.row(i))
+        .flat_map(|slot| slot.piece.tokens.clone().map(|t| (slot.piece.doc.unwrap(), t)))
+        .collect()
 }
 
 const LENGTHS: &[usize] = &[3, 400, 17, 63, 64, 65, 1, 31, 5, 129, 62, 40, 40, 320, 321, 12];
@@ -75,7 +78,7 @@ fn short_documents_share_rows_first_fit_and_the_rest_is_a_cut() {
     let corpus = corpus(NEITHER, &[30, 50, 20, 60, 14]);
     let set = rows(&corpus, 64, 320, Packing::On);
     let packed: Vec<Vec<_>> =
-        all_rows(&set).map(|i| set.row(i).iter().map(|s| (s.piece.doc, s.piece.tokens.clone())).collect()).collect();
+        all_rows(&set).map(|i| set.row(i).iter().map(|s| (s.piece.doc.unwrap(), s.piece.tokens.clone())).collect()).collect();
     assert_eq!(packed, [vec![(0, 0..30), (2, 0..20), (4, 0..14)], vec![(1, 0..50), (3, 0..14)], vec![(3, 14..60), (0, 0..18)],]);
 }
 

@@ -1,7 +1,6 @@
 //! One test per malformed input.
 
-use ltrain::data::source::Document;
-use ltrain::data::{Columns, SkipReason, SkipReport, Sources};
+use ltrain::data::{Columns, Example, Reading, SkipReason, SkipReport, Sources};
 use ltrain::error::{Error, Explanation};
 
 use super::{folder, paths, told};
@@ -14,7 +13,9 @@ fn read_columns(dir: &tempfile::TempDir, names: &[&str], columns: &str) -> Resul
     let columns: Columns = columns.parse()?;
     let sources = Sources::collect(&paths(dir, names))?;
     let mut texts = Vec::new();
-    let pass = sources.read(&columns, &mut |Document { text, .. }| {
+    let reading = Reading { columns, ..Reading::default() };
+    let pass = sources.read(&reading, &mut |document| {
+        let Example::Text(text) = document.example else { panic!("{:?} is text", document.example) };
         texts.push(text);
         Ok(())
     })?;

@@ -11,7 +11,7 @@ use super::{Length, ModelSource, Portion, Recipe, Resume, Size, Source, Warmup};
 use crate::backend::gpu::Gpus;
 use crate::config::choices::{Attention, Export, NanPolicy, Progress, ScalePer, Task};
 use crate::data::attend::Group;
-use crate::data::{Columns, Holdout};
+use crate::data::{Columns, Format, Holdout, Long, Loss};
 use crate::io::Storage;
 use crate::model::rope::RopeKind;
 use crate::model::{LoraTarget, Recompute};
@@ -80,11 +80,14 @@ as_text!(
     Attention,
     Columns,
     Export,
+    Format,
     Gpus,
     Group,
     Holdout,
     Length,
+    Long,
     LoraTarget,
+    Loss,
     ModelSource,
     NanPolicy,
     Portion,
