@@ -28,11 +28,12 @@ const SEARCHED: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 
 /// `ltrain merge` with nothing to search.
 pub fn merge(args: &MergeArgs) -> Result<Ending> {
-    let problems: Vec<_> = [("data", args.data.is_some()), ("at", args.at.is_some())]
-        .into_iter()
-        .filter(|(_, given)| *given)
-        .map(|(key, _)| Problem::new(key, "has an effect only with --weight search").help(format!("leave out --{key}")))
-        .collect();
+    let measures = [("data", args.data.is_some()), ("at", args.at.is_some())];
+    let measured = measures.map(|(key, given)| (key, given, "--with MODEL --weight search"));
+    let weighed = [("weight", args.weight.is_some() && args.with.is_none(), "--with MODEL")];
+    let useless = weighed.into_iter().chain(measured).filter(|(_, given, _)| *given);
+    let problem = |(key, _, with): (_, _, &str)| Problem::new(key, format!("has an effect only with {with}"));
+    let problems: Vec<_> = useless.map(|useless| problem(useless).help("leave it out")).collect();
     if !problems.is_empty() {
         return Err(ConfigError::Problems(problems).into());
     }
