@@ -220,6 +220,9 @@ pub struct MergeArgs {
     /// smallest sum of losses at the lengths of --at [default: 0.5]
     #[arg(long, value_name = "W")]
     pub weight: Option<BlendWeight>,
+    /// Folder with tokenizer.json, with --weight search [default: MODEL's]
+    #[arg(long, value_name = "DIR")]
+    pub tokenizer: Option<PathBuf>,
     /// Text to measure on, with --weight search; needed for other models than the built-in
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,

@@ -248,6 +248,8 @@ fn a_search_measures_all_weights_under_one_rotation_and_writes_the_best() {
         assert!((nll - number(1, column)).abs() < 1e-4, "{nll}\n{table}");
     }
 
+    let again = runs.run("merge --model builtin:tiny --with with --weight search --gpus 0 --out best");
+    assert_refused(&again, 7, &["error[E703]"]);
     fs::write(runs.at("short.txt"), "key 1 key 2").unwrap();
     let short = runs.run("merge --model builtin:tiny --with with --weight search --data short.txt --gpus 0 --out no");
     assert_refused(&short, 3, &["data: expected a text of at least 1024 tokens", "--at"]);
