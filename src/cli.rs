@@ -223,16 +223,19 @@ pub struct MergeArgs {
     pub with: Option<ModelSource>,
     /// How much of MODEL: the result is (1 - W) BASE + W MODEL; search takes the best of 0, 0.25, 0.5, 0.75 and 1, that with the
     /// smallest sum of losses at the lengths of --at [default: 0.5]
-    #[arg(long, value_name = "W", requires = "with")]
+    #[arg(long, value_name = "W")]
     pub weight: Option<BlendWeight>,
+    /// Folder with tokenizer.json, with --weight search [default: MODEL's]
+    #[arg(long, value_name = "DIR")]
+    pub tokenizer: Option<PathBuf>,
     /// Text to measure on, with --weight search; needed for other models than the built-in
-    #[arg(long, value_name = "FILE", requires = "with")]
+    #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
     /// Field of a .jsonl row that holds the text
     #[arg(long, value_name = "text=FIELD", default_value_t = Columns::default())]
     pub columns: Columns,
     /// Lengths to measure at, a short one and a long one, with --weight search [default: the contexts of BASE and MODEL]
-    #[arg(long, value_name = "LEN,…", requires = "with", value_parser = some::<Length>)]
+    #[arg(long, value_name = "LEN,…", value_parser = some::<Length>)]
     pub at: Option<List<Length>>,
     /// Folder to write
     #[arg(long, value_name = "DIR")]

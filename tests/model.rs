@@ -53,6 +53,18 @@ fn logits(kernels: &dyn Kernels, model: &Llama, batch: &Batch) -> Vec<f32> {
     floats(&model.logits(kernels, hidden.value()).unwrap())
 }
 
+/// Logit and loss of every target by the fixture's logits, 0 where there is none.
+fn golden_scores(golden: &Golden, batch: &Batch) -> [Vec<f32>; 2] {
+    let (logits, dims) = golden.f32("logits");
+    let rows = logits.chunks_exact(dims[2]).zip(batch.targets.ids.as_u32().unwrap());
+    let score = |(row, &target): (&[f32], &u32)| match row.get(target as usize) {
+        None => (0.0, 0.0),
+        Some(&logit) => (logit, row.iter().map(|&z| f64::from(z - logit).exp()).sum::<f64>().ln() as f32),
+    };
+    let (logits, losses) = rows.map(score).unzip();
+    [logits, losses]
+}
+
 /// How far a backend's results may be from float64.
 #[derive(Clone, Copy)]
 struct Allowed {
@@ -129,6 +141,10 @@ fn check(
 ) {
     let batch = batch(golden, "");
     assert_close("logits", &logits(kernels, model, &batch), &golden.f32("logits").0, allowed.logits);
+    let (want, got) = (golden_scores(golden, &batch), model.target_scores(kernels, &batch).unwrap());
+    for (name, got, want) in [("target logits", &got[0], &want[0]), ("target losses", &got[1], &want[1])] {
+        assert_close(name, got, want, allowed.logits);
+    }
     for recompute in [Recompute::Nothing, Recompute::Layers] {
         let (loss, grads) = step(kernels, model, golden, recompute);
         assert_close("loss", &loss, &golden.f32("loss").0, allowed.loss);

@@ -183,9 +183,14 @@ fn models_that_cannot_be_mixed_are_refused() {
     assert_refused(&merge(&runs, &base, &base, "--adapter x --out out"), 2, &["--adapter"]);
     assert_refused(&merge(&runs, &base, &base, "--weight 1.5 --out out"), 2, &["from 0 to 1 or search"]);
     assert_refused(&merge(&runs, &base, &base, "--weight nan --out out"), 2, &["from 0 to 1 or search"]);
-    assert_refused(&merge(&runs, &base, &base, "--at 64 --out out"), 3, &["at: has an effect only with --weight search"]);
+    assert_refused(
+        &merge(&runs, &base, &base, "--at 64 --out out"),
+        3,
+        &["at: has an effect only with --with MODEL --weight search"],
+    );
     assert_refused(&runs.run("merge --model builtin:tiny --out out"), 2, &["--adapter"]);
-    assert_refused(&runs.run("merge --model builtin:tiny --adapter a --weight 0.5 --out out"), 2, &["--with"]);
+    let weighed = runs.run("merge --model builtin:tiny --adapter a --weight search --out out");
+    assert_refused(&weighed, 3, &["weight: has an effect only with --with MODEL"]);
     assert!(!runs.at("out").exists() && leftovers(&runs.at(".")).is_empty());
 }
 
@@ -243,6 +248,8 @@ fn a_search_measures_all_weights_under_one_rotation_and_writes_the_best() {
         assert!((nll - number(1, column)).abs() < 1e-4, "{nll}\n{table}");
     }
 
+    let again = runs.run("merge --model builtin:tiny --with with --weight search --gpus 0 --out best");
+    assert_refused(&again, 7, &["error[E703]"]);
     fs::write(runs.at("short.txt"), "key 1 key 2").unwrap();
     let short = runs.run("merge --model builtin:tiny --with with --weight search --data short.txt --gpus 0 --out no");
     assert_refused(&short, 3, &["data: expected a text of at least 1024 tokens", "--at"]);

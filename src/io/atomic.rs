@@ -16,13 +16,23 @@ pub enum Existing {
     Replace,
 }
 
+/// That nothing is at `path` but perhaps an empty folder: for asking before long work.
+///
+/// # Errors    [`ModelError::OutputExists`].
+pub fn check_free(path: &Path) -> Result<()> {
+    match path.exists() && !is_empty_dir(path) {
+        true => Err(ModelError::OutputExists { path: path.to_path_buf() }.into()),
+        false => Ok(()),
+    }
+}
+
 /// Lets `write` fill a temporary folder beside `path`, then flushes it and renames it to `path`.
 ///
 /// # Errors    whatever `write` says, with the temporary folder removed and `path` as it was.
 pub fn write_dir_atomically(path: &Path, existing: Existing, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let occupied = path.exists() && !is_empty_dir(path);
-    if occupied && (existing == Existing::Refuse || !path.is_dir()) {
-        return Err(ModelError::OutputExists { path: path.to_path_buf() }.into());
+    match existing {
+        Existing::Replace if path.is_dir() => {}
+        _ => check_free(path)?,
     }
     let parent = create_parent(path)?;
     let temporary = beside(path, "tmp");

@@ -62,7 +62,8 @@ pub(super) fn eval_text(data: Option<&Path>, columns: &Columns, base: &Base, lon
         }
         None if base.tokenizer.identity() == crate::data::synthetic::tokenizer_identity() => text::synthetic_eval(longest),
         None => {
-            let problem = Problem::new("data", "perplexity needs text").help("add --data FILE, or measure --tasks passkey alone");
+            let problem = Problem::new("data", "perplexity needs text")
+                .help("add --data FILE; ltrain eval can also measure --tasks passkey alone");
             Err(ConfigError::Problems(vec![problem]).into())
         }
     }

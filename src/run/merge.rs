@@ -15,7 +15,7 @@ use crate::config::text::{BlendWeight, List, ModelSource};
 use crate::config::{ConfigError, Problem, defaults};
 use crate::error::Result;
 use crate::eval::{EvalPlan, Subject};
-use crate::io::atomic::Existing;
+use crate::io::atomic::{Existing, check_free};
 use crate::io::export::SHARD_LIMIT;
 use crate::io::{Export, ModelDir, Storage, write_model_dir};
 use crate::model::{Llama, ModelConfig};
@@ -28,11 +28,12 @@ const SEARCHED: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 
 /// `ltrain merge` with nothing to search.
 pub fn merge(args: &MergeArgs) -> Result<Ending> {
-    let problems: Vec<_> = [("data", args.data.is_some()), ("at", args.at.is_some())]
-        .into_iter()
-        .filter(|(_, given)| *given)
-        .map(|(key, _)| Problem::new(key, "has an effect only with --weight search").help(format!("leave out --{key}")))
-        .collect();
+    let measures = [("tokenizer", args.tokenizer.is_some()), ("data", args.data.is_some()), ("at", args.at.is_some())];
+    let measured = measures.map(|(key, given)| (key, given, "--with MODEL --weight search"));
+    let weighed = [("weight", args.weight.is_some() && args.with.is_none(), "--with MODEL")];
+    let useless = weighed.into_iter().chain(measured).filter(|(_, given, _)| *given);
+    let problem = |(key, _, with): (_, _, &str)| Problem::new(key, format!("has an effect only with {with}"));
+    let problems: Vec<_> = useless.map(|useless| problem(useless).help("leave it out")).collect();
     if !problems.is_empty() {
         return Err(ConfigError::Problems(problems).into());
     }
@@ -70,23 +71,13 @@ fn write(
 /// `ltrain merge --weight search`: measures mixtures under the rotation of the model that is mixed in, which the result has,
 /// and writes the best. The mixtures are measured as they would be written, rounded to the number type of the file.
 pub fn merge_best(args: &MergeArgs, with: &ModelSource, (place, kernels): (&Place, &dyn Kernels)) -> Result<Ending> {
-    let stop = stop_flag();
-    let ui = Ui::new(Progress::Auto);
-    let blend = Blend::open(&args.model, with)?;
-    let contexts = [blend.base.config().context, blend.with.config().context];
-    let mut lengths = args.at.as_ref().map_or(contexts.to_vec(), |List(at)| at.iter().map(|l| l.0).collect());
-    lengths.sort_unstable();
-    lengths.dedup();
-    let longest = lengths.iter().copied().max().unwrap_or(0);
-    let text = eval_text(args.data.as_deref(), &args.columns, &Base::open(with, None)?, longest)?;
-    let held = text.iter().map(Vec::len).max().unwrap_or(0);
-    if held < longest {
-        let what = format!("expected a text of at least {longest} tokens, the longest length, got {held}");
-        let problem = Problem::new("data", what).help("give a longer text, or shorter lengths with --at");
-        return Err(ConfigError::Problems(vec![problem]).into());
-    }
+    check_free(&args.out)?;
+    let (stop, ui) = (stop_flag(), Ui::new(Progress::Auto));
     ui.say(&format!("device  {place}"));
+    let blend = Blend::open(&args.model, with)?;
     let storage = args.dtype.map_or_else(|| blend.storage(), Ok)?;
+    let lengths = lengths(args, &blend);
+    let text = held_out(args, with, &lengths)?;
     let plan = EvalPlan { lengths: lengths.clone(), windows: defaults::WINDOWS, ..EvalPlan::default() };
     let docs = text.iter().map(Vec::as_slice).collect();
     let measure = Measure { kernels, plan, docs, stop: &stop, ui, device: place.name() };
@@ -104,6 +95,29 @@ pub fn merge_best(args: &MergeArgs, with: &ModelSource, (place, kernels): (&Plac
     };
     print(&table(&lengths, &tried, best))?;
     write_blend(args, &blend, best.weight)
+}
+
+/// What is measured at: the lengths asked for, else the contexts of both models; ascending, none twice.
+fn lengths(args: &MergeArgs, blend: &Blend) -> Vec<usize> {
+    let contexts = || vec![blend.base.config().context, blend.with.config().context];
+    let mut lengths = args.at.as_ref().map_or_else(contexts, |List(at)| at.iter().map(|l| l.0).collect());
+    lengths.sort_unstable();
+    lengths.dedup();
+    lengths
+}
+
+/// Text that holds the longest of `lengths`: a sum of losses needs them all.
+fn held_out(args: &MergeArgs, with: &ModelSource, lengths: &[usize]) -> Result<Vec<Vec<u32>>> {
+    let longest = lengths.last().copied().unwrap_or(0);
+    let tokenizer = Base::open(with, args.tokenizer.as_deref())?;
+    let text = eval_text(args.data.as_deref(), &args.columns, &tokenizer, longest)?;
+    let held = text.iter().map(Vec::len).max().unwrap_or(0);
+    if held >= longest {
+        return Ok(text);
+    }
+    let what = format!("expected a text of at least {longest} tokens, the longest length, got {held}");
+    let problem = Problem::new("data", what).help("give a longer text, or shorter lengths with --at");
+    Err(ConfigError::Problems(vec![problem]).into())
 }
 
 fn mixture(blend: &Blend, weight: f64, storage: Storage, kernels: &dyn Kernels) -> Result<Llama> {
