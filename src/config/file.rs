@@ -210,7 +210,8 @@ impl Settings {
 
     /// Visits every path of the file system.
     fn each_path(&mut self, mut visit: impl FnMut(&mut PathBuf)) {
-        let plain = [&mut self.init, &mut self.tokenizer, &mut self.eval_data, &mut self.chat_template, &mut self.cache, &mut self.out];
+        let plain =
+            [&mut self.init, &mut self.tokenizer, &mut self.eval_data, &mut self.chat_template, &mut self.cache, &mut self.out];
         plain.into_iter().flatten().for_each(&mut visit);
         if let Some(ModelSource::Folder(path)) = &mut self.model {
             visit(path);

@@ -95,7 +95,9 @@ impl Explain for ChatError {
             Self::Beginning { .. } => Explanation::new("E346")
                 .fact("compared: the messages before it with a generation prompt, and the messages up to it")
                 .help(marks),
-            Self::End { .. } => Explanation::new("E346").fact("compared: the messages up to it, and the whole conversation").help(marks),
+            Self::End { .. } => {
+                Explanation::new("E346").fact("compared: the messages up to it, and the whole conversation").help(marks)
+            }
             Self::Tokenizer(error) => error.explain(),
         }
     }

@@ -225,8 +225,12 @@ fn too_short(docs: usize, longest: usize, total: usize, row: usize, packing: Pac
 fn layout(format: Format) -> &'static str {
     match format {
         Format::Auto | Format::Text => r#"a row of text: {"text": "…"}"#,
-        Format::Messages => r#"a row of messages: {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}"#,
-        Format::ShareGpt => r#"a row of sharegpt: {"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]}"#,
+        Format::Messages => {
+            r#"a row of messages: {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}"#
+        }
+        Format::ShareGpt => {
+            r#"a row of sharegpt: {"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]}"#
+        }
         Format::Alpaca => r#"a row of alpaca: {"instruction": "…", "input": "…", "output": "…"}"#,
     }
 }

@@ -128,9 +128,7 @@ fn text(mut row: Row, field: &str, at: At) -> Result<Option<String>, DataError> 
     match row.get_mut(field) {
         Some(Value::String(text)) => Ok(Some(std::mem::take(text))),
         Some(Value::Null) => Ok(None),
-        Some(other) => {
-            Err(DataError::FieldType { path: at.path.into(), row: at.row, field: field.into(), got: name_of(other) })
-        }
+        Some(other) => Err(DataError::FieldType { path: at.path.into(), row: at.row, field: field.into(), got: name_of(other) }),
         None => Err(no_text(&row, field, at)),
     }
 }

@@ -19,8 +19,8 @@ mod token_file;
 
 pub use attend::Attend;
 pub use batch::{Batch, BatchBuilder, SyntheticBuilder};
-pub use corpus::{CacheUse, Corpus, CorpusOptions, Progress};
 pub use chat::{ChatError, ChatTokenizer, Loss};
+pub use corpus::{CacheUse, Corpus, CorpusOptions, Progress};
 pub use encode::{Encode, MASKED, Specials};
 pub use error::{DataError, NotText};
 pub use format::{Conversation, Example, Format};

@@ -43,7 +43,8 @@ fn statistics(builder: &BatchBuilder, summary: &str) -> String {
     let (rows, corpus) = (&builder.rows, builder.rows.corpus());
     let count = |n: usize| format_count(n as u64);
     let number = rows.rows_per_epoch() as usize;
-    let padding: usize = (0..number).flat_map(|i| rows.row(i)).filter(|slot| slot.piece.doc.is_none()).map(|slot| slot.want).sum();
+    let padding: usize =
+        (0..number).flat_map(|i| rows.row(i)).filter(|slot| slot.piece.doc.is_none()).map(|slot| slot.want).sum();
     let mut skipped = SkipReport::default();
     skipped.merge(&corpus.skipped);
     skipped.merge(rows.skipped());

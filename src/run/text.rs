@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::config::text::Source;
 use crate::config::{ConfigError, Problem, RunConfig};
-use crate::data::synthetic::{STAGES, Stage};
 use crate::data::corpus::tokens;
+use crate::data::synthetic::{STAGES, Stage};
 use crate::data::{
     Batch, BatchBuilder, CacheUse, ChatTokenizer, Corpus, CorpusOptions, DataError, Encode, MASKED, Packing, Progress, Reading,
     RowOptions, RowSet, SkipReport, Sources, Specials, Split, SyntheticBuilder, cache_folder,
@@ -114,7 +114,8 @@ pub fn open(config: &RunConfig, tokenizer: &TextTokenizer, progress: &dyn Fn(Pro
     let mut skipped = corpus.skipped.clone();
     skipped.merge(rows.skipped());
     // One stream: held-back documents are usually shorter than the lengths to be measured.
-    let held_back = || vec![split.val.iter().flat_map(|p| corpus.doc(p.doc)[p.tokens.clone()].iter().map(|id| id & !MASKED)).collect()];
+    let held_back =
+        || vec![split.val.iter().flat_map(|p| corpus.doc(p.doc)[p.tokens.clone()].iter().map(|id| id & !MASKED)).collect()];
     let eval = given.unwrap_or_else(held_back);
     let cached = if matches!(corpus.cache, CacheUse::Hit(_)) { " (cached)" } else { "" };
     let mut summary = format!("{}{cached}", contents(&corpus));
@@ -142,9 +143,12 @@ fn contents(corpus: &Corpus) -> String {
 /// How rows are filled: as the settings say, which must fit what the files turned out to hold.
 fn packing(config: &RunConfig, corpus: &Corpus) -> Result<Packing> {
     let data = &config.data;
-    let only_with = |key: &str, what: &str| Problem::new(key, format!("has an effect only with {what}")).help(format!("leave out {key}"));
+    let only_with =
+        |key: &str, what: &str| Problem::new(key, format!("has an effect only with {what}")).help(format!("leave out {key}"));
     let problems: Vec<_> = match corpus.conversations() {
-        true => vec![(data.packing == Packing::Off).then(|| only_with("no_pack", "text: conversations are never cut to fill a row"))],
+        true => {
+            vec![(data.packing == Packing::Off).then(|| only_with("no_pack", "text: conversations are never cut to fill a row"))]
+        }
         false => vec![
             data.chat_template.is_some().then(|| only_with("chat_template", "conversations")),
             data.loss.is_some().then(|| only_with("loss", "conversations")),

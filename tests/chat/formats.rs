@@ -59,7 +59,8 @@ fn nulls_are_left_out_and_other_fields_kept() {
 
 #[test]
 fn an_alpaca_row_has_its_own_prompt_beside_messages() {
-    let (examples, ..) = read(&json!({"instruction": "Add.", "input": "1 2", "output": "3"}).to_string(), &Reading::default()).unwrap();
+    let (examples, ..) =
+        read(&json!({"instruction": "Add.", "input": "1 2", "output": "3"}).to_string(), &Reading::default()).unwrap();
     let Example::Chat(chat) = &examples[0] else { panic!("{examples:?}") };
     assert_eq!(chat.messages, [say("user", "Add.\n\n1 2"), say("assistant", "3")]);
     let plain = chat.plain.as_ref().unwrap();
@@ -79,6 +80,7 @@ fn a_named_column_and_a_named_format_win() {
 
 #[test]
 fn conversations_without_messages_are_skipped_and_counted() {
-    let (examples, skipped, _) = read("{\"messages\": []}\n{\"messages\": [{\"role\": \"user\", \"content\": \"\"}]}", &Reading::default()).unwrap();
+    let (examples, skipped, _) =
+        read("{\"messages\": []}\n{\"messages\": [{\"role\": \"user\", \"content\": \"\"}]}", &Reading::default()).unwrap();
     assert_eq!((examples.len(), skipped.count(SkipReason::Empty)), (1, 1));
 }

@@ -20,10 +20,15 @@ fn refused(files: &[(&str, &[Value])], source: &str) -> (String, Explanation) {
         let lines: Vec<_> = rows.iter().map(Value::to_string).collect();
         fs::write(dir.path().join(name), lines.join("\n")).unwrap();
     }
-    let options = CorpusOptions { reading: Reading::default(), specials: Specials::default(), cache: vec![dir.path().join("cache")] };
+    let options =
+        CorpusOptions { reading: Reading::default(), specials: Specials::default(), cache: vec![dir.path().join("cache")] };
     let sources = Sources::collect(&[dir.path().to_path_buf()]).unwrap();
-    let error = with_template("bytes", source, Loss::Answers, |chat| Corpus::open(&sources, chat, &options, &|_| {}).unwrap_err());
-    assert!(!dir.path().join("cache").exists() || fs::read_dir(dir.path().join("cache")).unwrap().next().is_none(), "half a cache");
+    let error =
+        with_template("bytes", source, Loss::Answers, |chat| Corpus::open(&sources, chat, &options, &|_| {}).unwrap_err());
+    assert!(
+        !dir.path().join("cache").exists() || fs::read_dir(dir.path().join("cache")).unwrap().next().is_none(),
+        "half a cache"
+    );
     told(error)
 }
 
@@ -40,7 +45,10 @@ fn a_row_that_does_not_fit_is_named_with_its_fields() {
         (json!({"messages": "q"}), "field \"messages\" is a string, expected a list"),
         (json!({"messages": ["q"]}), "message 1 is a string, expected an object"),
         (json!({"messages": [{"role": "user", "text": "q"}]}), "message 1 has no \"content\"; it has: role, text"),
-        (json!({"messages": [{"role": "user", "content": [{"type": "text"}]}]}), "message 1 has a \"content\" that is a list, expected a string"),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "text"}]}]}),
+            "message 1 has a \"content\" that is a list, expected a string",
+        ),
         (json!({"messages": [{"content": "q"}]}), "message 1 has no \"role\"; it has: content"),
     ] {
         let (said, e) = refused(&[("a.jsonl", &[good.clone(), bad])], &chatml);

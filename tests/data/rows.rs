@@ -20,7 +20,10 @@ fn all_rows(set: &RowSet) -> std::ops::Range<usize> {
 
 /// Every (document, token) that some row's plans may choose from.
 fn reachable(set: &RowSet) -> BTreeSet<(usize, usize)> {
-    all_rows(set).flat_map(|i| set.row(i)).flat_map(|slot| slot.piece.tokens.clone().map(|t| (slot.piece.doc.unwrap(), t))).collect()
+    all_rows(set)
+        .flat_map(|i| set.row(i))
+        .flat_map(|slot| slot.piece.tokens.clone().map(|t| (slot.piece.doc.unwrap(), t)))
+        .collect()
 }
 
 const LENGTHS: &[usize] = &[3, 400, 17, 63, 64, 65, 1, 31, 5, 129, 62, 40, 40, 320, 321, 12];
