@@ -12,7 +12,7 @@ use ltrain::data::{
 use ltrain::model::{Arch, Llama, ModelConfig, Recompute, RopeConfig, RopeScaling};
 use ltrain::positions::Natural;
 use ltrain::tape::Tape;
-use ltrain::train::gradients;
+use ltrain::train::{TrainMode, gradients, prepare};
 use serde_json::json;
 
 use super::common::backends::devices;
@@ -77,6 +77,7 @@ fn builder(corpus: &Arc<Corpus>) -> BatchBuilder {
 
 fn model(kernels: &dyn Kernels) -> Llama {
     let mut model = Llama::init(config(), 9).unwrap();
+    prepare(&mut model, TrainMode::Full, None, 0).unwrap();
     model.place(kernels).unwrap();
     model
 }
@@ -85,7 +86,9 @@ fn model(kernels: &dyn Kernels) -> Llama {
 fn step(kernels: &dyn Kernels, model: &Llama, micro: &[Batch]) -> (f64, Vec<f32>) {
     let (grads, loss) = gradients(kernels, model, micro, Recompute::Nothing, &AtomicBool::new(false)).unwrap().unwrap();
     let flat = |(_, grad): (_, &ltrain::tensor::Tensor)| grad.to_host_f32().unwrap().as_f32().unwrap().to_vec();
-    (loss, grads.iter().flat_map(flat).collect())
+    let grads: Vec<f32> = grads.iter().flat_map(flat).collect();
+    assert_eq!(grads.len() as u64, model.params.trainable_elements(), "a gradient of every parameter");
+    (loss, grads)
 }
 
 /// Losses place by place.
@@ -177,6 +180,5 @@ fn what_users_say_has_no_loss() {
     let (_, of_all) = step(&Cpu, &model, &[Batch::contiguous(&[&all])]);
     let (learned, everything) = (Batch::contiguous(&[doc]).target_count(), Batch::contiguous(&[&all]).target_count());
     assert!(learned < everything, "{learned} of {everything}");
-    let off = distance(&grads, &of_all);
-    assert!(off > 0.1, "{off} {learned} {everything} {:?}", &grads[..5]);
+    assert!(distance(&grads, &of_all) > 0.1);
 }
