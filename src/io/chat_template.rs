@@ -2,6 +2,7 @@
 
 mod json;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -185,9 +186,9 @@ impl ChatTemplate {
             ("add_generation_prompt", Value::from(prompt)),
         ];
         let tokens = self.tokens.iter().map(|(key, token)| (key.as_str(), Value::from(token.as_str())));
-        let context: Value = tokens.chain(own).collect();
+        let context: BTreeMap<&str, Value> = tokens.chain(own).collect();
         let template = self.environment.get_template(NAME).expect("chat template: it was added");
-        let text = template.render(context).map_err(|e| not_rendered(&e))?;
+        let text = template.render(Value::from(context)).map_err(|e| not_rendered(&e))?;
         Ok(if self.marks { without_marks(&text) } else { Rendered { text, answers: Vec::new() } })
     }
 }

@@ -21,9 +21,6 @@ use ltrain::io::hf_config::read_config;
 use ltrain::model::ModelConfig;
 use serde_json::{Value, json};
 
-/// The tokenizers of `make_chat_fixtures.py`.
-const TOKENIZERS: [&str; 2] = ["bytes", "metaspace"];
-
 fn chat_folder() -> PathBuf {
     fixtures().join("chat")
 }
@@ -33,6 +30,7 @@ fn config() -> ModelConfig {
     ModelConfig { vocab: 512, ..read_config(&fixtures().join("models/llama/config.json")).unwrap() }
 }
 
+/// One of the tokenizers of `make_chat_fixtures.py`, bytes or metaspace.
 fn tokenizer(name: &str) -> TextTokenizer {
     TextTokenizer::open(&chat_folder().join(name), &config()).unwrap()
 }
