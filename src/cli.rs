@@ -8,7 +8,7 @@ use clap_complete::Shell;
 
 use crate::backend::gpu::Gpus;
 use crate::config::choices::{Shapes, Task};
-use crate::config::text::{BlendWeight, Item, Length, List, ModelSource, Size};
+use crate::config::text::{BlendWeight, Item, Length, List, ModelSource, Size, Source};
 use crate::config::{Settings, defaults, file};
 use crate::data::Columns;
 use crate::error::Result;
@@ -86,6 +86,9 @@ pub enum Command {
     Eval(EvalArgs),
     /// Continue a text
     Generate(GenerateArgs),
+    /// Extend a model in LongRecipe's three stages: train, replay instruction data, mix with the base
+    #[command(name = "longrecipe")]
+    LongRecipe(Box<LongRecipeArgs>),
     /// Multiply an adapter into its base model, or mix two models
     Merge(MergeArgs),
     /// Write one set of weights under several rotations
@@ -207,6 +210,24 @@ pub struct GenerateArgs {
     /// Where it runs.
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// `ltrain longrecipe`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LongRecipeArgs {
+    /// Instruction data of the second stage: conversations (.jsonl), or text
+    #[arg(long, value_name = "PATH", num_args = 1.., required = true, help_heading = "Stages")]
+    pub replay_data: Vec<Source>,
+    /// Steps of the second stage [default: a tenth of the first's]
+    #[arg(long, value_name = "N", help_heading = "Stages")]
+    pub replay_steps: Option<u64>,
+    /// How much of the trained model the third stage takes, the rest being the base's: a number from 0 to 1, or search for the best of
+    /// 0, 0.25, 0.5, 0.75 and 1 by the losses at the base's context and the target [default: 0.5]
+    #[arg(long, value_name = "W", help_heading = "Stages")]
+    pub weight: Option<BlendWeight>,
+    /// Settings of the first stage, whose rest the second shares.
+    #[command(flatten)]
+    pub train: TrainArgs,
 }
 
 /// `ltrain merge`.
@@ -399,7 +420,7 @@ pub fn command() -> clap::Command {
 }
 
 fn with_defaults(command: clap::Command) -> clap::Command {
-    let trains = matches!(command.get_name(), "ltrain" | "dump" | "check" | "plan" | "inspect");
+    let trains = matches!(command.get_name(), "ltrain" | "dump" | "check" | "plan" | "inspect" | "longrecipe");
     let command = command.mut_subcommands(with_defaults);
     if !trains {
         return command;

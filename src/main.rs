@@ -35,6 +35,12 @@ fn dispatch(command: Command) -> ltrain::Result<Ending> {
     match command {
         Command::Eval(args) => on_device(&args.device, |place, kernels| run::eval(&args, place, kernels)),
         Command::Generate(args) => on_device(&args.device, |place, kernels| run::generate(&args, place, kernels)),
+        Command::LongRecipe(args) => {
+            let stages = run::LongRecipeStages::of(*args)?;
+            let (place, kernels) = run::start_for_run(&stages.extend)?;
+            let command: Vec<_> = std::env::args().collect();
+            run::on_threads(stages.extend.train.threads, || stages.run(&place, &*kernels, &command.join(" ")))
+        }
         Command::Merge(args) => match args.searched() {
             Some(with) => on_device(&args.device, |place, kernels| run::merge_best(&args, with, (place, kernels))),
             None => run::on_threads(args.device.threads, || run::merge(&args)),

@@ -6,6 +6,7 @@
 use super::Settings;
 use super::choices::{Attention, Preset, ScalePer};
 use super::text::{List, Recipe, Warmup};
+use crate::data::Loss;
 use crate::data::attend::Group;
 use crate::model::LoraTarget;
 use crate::model::rope::RopeKind;
@@ -64,7 +65,9 @@ fn method(preset: Preset) -> Settings {
             lora_targets: Some(List(vec![LoraTarget::Q, LoraTarget::K, LoraTarget::V, LoraTarget::O])),
             ..plain
         },
-        Preset::Replay => Settings { positions: positions("natural"), rope: Some(RopeKind::Keep), ..plain },
+        Preset::Replay => {
+            Settings { positions: positions("natural"), rope: Some(RopeKind::Keep), loss: Some(Loss::All), ..plain }
+        }
     }
 }
 

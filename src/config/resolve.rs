@@ -3,7 +3,7 @@
 use crate::backend::gpu::Gpus;
 use crate::data::attend::Group;
 use crate::data::synthetic::{STAGES, Stage};
-use crate::data::{Attend, Columns, Holdout, Packing, Reading};
+use crate::data::{Attend, Columns, Holdout, Loss, Packing, Reading};
 use crate::io::hf_config;
 use crate::model::rope::RopeKind;
 use crate::model::{LoraConfig, LoraTarget, Recompute};
@@ -278,7 +278,7 @@ impl Resolver<'_> {
         for (given, key) in [
             (s.format.is_some(), "format"),
             (s.chat_template.is_some(), "chat_template"),
-            (s.loss.is_some(), "loss"),
+            (s.loss == Some(Loss::Answers), "loss"),
             (s.long.is_some(), "long"),
         ] {
             self.only_with(synthetic && given, key, "files as --data");

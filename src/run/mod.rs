@@ -10,6 +10,7 @@ mod export;
 mod folder;
 mod inspect;
 mod job;
+mod longrecipe;
 mod measure;
 mod memory;
 mod merge;
@@ -27,6 +28,7 @@ pub use error::RunError;
 pub use export::export;
 pub use inspect::inspect;
 pub use job::train;
+pub use longrecipe::Stages as LongRecipeStages;
 pub use merge::{merge, merge_best};
 pub use place::{Started, start_for, start_for_run};
 

@@ -9,8 +9,8 @@ use crate::config::{ConfigError, Problem, RunConfig};
 use crate::data::corpus::tokens;
 use crate::data::synthetic::{STAGES, Stage};
 use crate::data::{
-    Batch, BatchBuilder, CacheUse, ChatTokenizer, Corpus, CorpusOptions, DataError, Encode, MASKED, Packing, Progress, Reading,
-    RowOptions, RowSet, SkipReport, Sources, Specials, Split, SyntheticBuilder, cache_folder,
+    Batch, BatchBuilder, CacheUse, ChatTokenizer, Corpus, CorpusOptions, DataError, Encode, Loss, MASKED, Packing, Progress,
+    Reading, RowOptions, RowSet, SkipReport, Sources, Specials, Split, SyntheticBuilder, cache_folder,
 };
 use crate::error::Result;
 use crate::io::TextTokenizer;
@@ -161,7 +161,7 @@ fn packing(config: &RunConfig, corpus: &Corpus) -> Result<Packing> {
         }
         false => vec![
             data.chat_template.is_some().then(|| only_with("chat_template", "conversations")),
-            data.loss.is_some().then(|| only_with("loss", "conversations")),
+            (data.loss == Some(Loss::Answers)).then(|| only_with("loss", "conversations")),
             data.long.is_some().then(|| only_with("long", "conversations")),
         ],
     };
