@@ -195,6 +195,19 @@ impl<'a> ChatTokenizer<'a> {
     }
 }
 
+/// Whether the conversation is the same text whatever message `i` says.
+fn is_unread(
+    template: &ChatTemplate,
+    conversation: &Conversation,
+    i: usize,
+    whole: &str,
+) -> std::result::Result<bool, ChatError> {
+    let mut messages = conversation.messages.clone();
+    let content = messages[i]["content"].as_str().unwrap_or_default();
+    messages[i]["content"] = format!("{content}.").into();
+    Ok(template.render(&messages, conversation.tools.as_ref(), false)?.text == whole)
+}
+
 /// Refuses what a template does not write, as far as it can be told.
 fn refuse_left_out(template: &ChatTemplate, conversation: &Conversation, whole: &str) -> std::result::Result<(), ChatError> {
     let unknown = |field: &str| !template.source().contains(field);
@@ -203,9 +216,8 @@ fn refuse_left_out(template: &ChatTemplate, conversation: &Conversation, whole: 
     }
     for (i, message) in conversation.messages.iter().enumerate() {
         let role = message["role"].as_str().unwrap_or_default();
-        let content = message["content"].as_str().unwrap_or_default();
         let usual = matches!(role, "system" | "user" | "assistant");
-        if !usual && !whole.contains(content.trim()) {
+        if !usual && is_unread(template, conversation, i, whole)? {
             return Err(ChatError::LeftOut { what: format!("message {} of the role {role:?}", i + 1) });
         }
         if message.get("tool_calls").is_some() && unknown("tool_calls") {

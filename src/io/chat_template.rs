@@ -146,6 +146,8 @@ impl ChatTemplate {
         environment.set_syntax(syntax.expect("chat template: the usual delimiters"));
         environment.set_unknown_method_callback(unknown_method_callback);
         environment.add_filter("tojson", json::tojson);
+        // To MiniJinja nothing is iterable, and empty; templates ask this before they ask for a length.
+        environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
         environment.add_function("raise_exception", |message: String| -> std::result::Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
