@@ -4,19 +4,22 @@ mod base;
 mod bench;
 mod commands;
 mod error;
+mod eval;
 mod folder;
 mod job;
 mod measure;
 mod memory;
 mod place;
+mod questions;
 mod record;
 mod session;
 mod text;
 mod ui;
 
 pub use bench::bench;
-pub use commands::{eval, generate, merge, plan, print};
+pub use commands::{generate, merge, plan, print};
 pub use error::RunError;
+pub use eval::eval;
 pub use job::train;
 pub use place::{Started, start_for, start_for_run};
 
