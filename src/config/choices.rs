@@ -134,7 +134,10 @@ impl FromStr for Task {
             "longbench" => Self::LongBench,
             _ => Self::One(text.parse().map_err(|()| {
                 let tasks: Vec<_> = RulerTask::ALL.iter().map(|task| task.name()).collect();
-                format!("expected ppl, passkey, niah, ruler, longbench or one of RULER's tasks ({}), got {text:?}", tasks.join(", "))
+                format!(
+                    "expected ppl, passkey, niah, ruler, longbench or one of RULER's tasks ({}), got {text:?}",
+                    tasks.join(", ")
+                )
             })?),
         })
     }

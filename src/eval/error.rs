@@ -55,7 +55,9 @@ pub enum EvalError {
         dataset: String,
     },
     /// A length that hardly holds more than an answer.
-    #[error("evaluation: an answer of {dataset} takes {answer} tokens, which leaves too little of a length of {length} for its prompt")]
+    #[error(
+        "evaluation: an answer of {dataset} takes {answer} tokens, which leaves too little of a length of {length} for its prompt"
+    )]
     LittleRoom {
         /// The dataset.
         dataset: String,
@@ -110,7 +112,9 @@ impl Explain for EvalError {
                 Explanation::new("E226").help("measure --tasks ppl,passkey,niah on this model, or take one that reads English")
             }
             Self::LittleRoom { .. } => Explanation::new("E227").help("ask for longer prompts with --at"),
-            Self::Chinese { .. } => Explanation::new("E331").help("leave this file out; the English sets and those of code are known"),
+            Self::Chinese { .. } => {
+                Explanation::new("E331").help("leave this file out; the English sets and those of code are known")
+            }
             Self::File { .. } => Explanation::new("E607").help("check that this is the file you meant, and that it is complete"),
             Self::Prompt(e) => e.explain(),
             Self::Vocabulary { .. } => Explanation::new("E330").help("use the tokenizer that came with the model"),

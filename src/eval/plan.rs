@@ -54,15 +54,7 @@ pub struct LongBenchPlan<'a> {
 
 impl Default for EvalPlan<'_> {
     fn default() -> Self {
-        Self {
-            lengths: Vec::new(),
-            windows: 3,
-            stride: None,
-            passkey: None,
-            niah: None,
-            ruler: None,
-            longbench: None,
-        }
+        Self { lengths: Vec::new(), windows: 3, stride: None, passkey: None, niah: None, ruler: None, longbench: None }
     }
 }
 

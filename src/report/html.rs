@@ -117,11 +117,16 @@ fn row_name(eval: &EvalRecord) -> String {
 
 /// A table whose rows begin with these headings.
 fn table_of(table: &Comparison, names: &[String]) -> String {
-    let mut head = String::from("<thead><tr><th rowspan=\"2\"></th>");
-    for group in &table.groups {
-        let _ = write!(head, "<th class=\"group\" colspan=\"{}\">{}</th>", group.columns.len(), escape(&group.title));
+    let mut head = String::from("<thead><tr>");
+    if table.is_grouped() {
+        head.push_str("<th rowspan=\"2\"></th>");
+        for group in &table.groups {
+            let _ = write!(head, "<th class=\"group\" colspan=\"{}\">{}</th>", group.columns.len(), escape(&group.title));
+        }
+        head.push_str("</tr><tr>");
+    } else {
+        let _ = write!(head, "<th scope=\"col\">{}</th>", escape(&table.caption));
     }
-    head.push_str("</tr><tr>");
     for group in &table.groups {
         for (i, column) in group.columns.iter().enumerate() {
             let _ = write!(head, "<th class=\"num{}\">{}</th>", first(i), escape(column));

@@ -66,6 +66,8 @@ pub struct Group {
 /// Evaluations in rows; perplexities, accuracies, scores and the short-context change in columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Comparison {
+    /// What the table is of, where its groups do not say it.
+    pub caption: String,
     /// Column groups.
     pub groups: Vec<Group>,
     /// Name, role and one cell per column.
@@ -77,6 +79,7 @@ impl Comparison {
     pub fn new(evaluations: &[EvalRecord], context: usize) -> Self {
         let before = evaluations.iter().rev().find(|e| e.role == Role::Before);
         let mut table = Self {
+            caption: String::new(),
             groups: Vec::new(),
             rows: evaluations.iter().map(|e| (text::one_line(&e.name), e.role, Vec::new())).collect(),
         };
@@ -116,10 +119,15 @@ impl Comparison {
         table
     }
 
-    /// Rows of one thing each: its name and its cells, under one heading.
-    pub fn single(title: impl Into<String>, columns: Vec<String>, rows: Vec<(String, Vec<Cell>)>) -> Self {
+    /// A table of one kind of column: its caption, its columns, and its rows with their names.
+    pub fn single(caption: String, columns: Vec<String>, rows: Vec<(String, Vec<Cell>)>) -> Self {
         let rows = rows.into_iter().map(|(name, cells)| (name, Role::Other, cells)).collect();
-        Self { groups: vec![Group { title: title.into(), columns }], rows }
+        Self { caption, groups: vec![Group { title: String::new(), columns }], rows }
+    }
+
+    /// Whether its groups have names.
+    pub fn is_grouped(&self) -> bool {
+        self.groups.iter().any(|group| !group.title.is_empty())
     }
 
     fn add(&mut self, title: &str, lengths: &[usize], columns: Vec<Vec<Cell>>) {
@@ -144,11 +152,17 @@ impl Comparison {
         }
         let name_width = self.rows.iter().map(|r| width(&r.0)).max().unwrap_or(0);
         let widths = self.group_widths();
-        let mut out = " ".repeat(name_width);
-        for (group, widths) in self.groups.iter().zip(&widths) {
-            let _ = write!(out, " │ {}", pad_right(&group.title, joined(widths)));
+        let mut out = String::new();
+        if !self.caption.is_empty() {
+            let _ = writeln!(out, "{}", self.caption);
         }
-        trim_line(&mut out);
+        if self.is_grouped() {
+            out.push_str(&" ".repeat(name_width));
+            for (group, widths) in self.groups.iter().zip(&widths) {
+                let _ = write!(out, " │ {}", pad_right(&group.title, joined(widths)));
+            }
+            trim_line(&mut out);
+        }
         out.push_str(&" ".repeat(name_width));
         for (group, widths) in self.groups.iter().zip(&widths) {
             let names: Vec<_> = group.columns.iter().zip(widths).map(|(c, &w)| pad_left(c, w)).collect();

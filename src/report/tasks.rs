@@ -23,7 +23,7 @@ pub fn effective(eval: &EvalRecord) -> String {
 pub fn details(evaluations: &[EvalRecord]) -> Vec<Comparison> {
     let mut tables = Vec::new();
     for (name, grid) in GRIDS {
-        tables.extend(evaluations.iter().filter_map(|e| Some(of_grid(&heading(name, e, evaluations), grid(e)?))));
+        tables.extend(evaluations.iter().filter_map(|e| Some(of_grid(heading(name, e, evaluations), grid(e)?))));
     }
     tables.extend(scores(evaluations));
     tables
@@ -40,11 +40,9 @@ pub fn scores(evaluations: &[EvalRecord]) -> Vec<Comparison> {
     let longbench = evaluations.iter().filter(|e| !e.longbench.is_empty()).map(|e| {
         let mut table = Scores::new(&e.longbench);
         table.rows(&e.longbench);
-        let lengths = table.lengths.clone();
-        let mut groups: Vec<&str> = lengths.iter().flat_map(|&l| e.longbench_groups(l)).map(|(name, _)| name).collect();
-        groups.dedup();
-        for group in groups.iter().take(groups.len() / lengths.len().max(1)) {
-            let mean = |length| e.longbench_groups(length).into_iter().find(|(name, _)| name == group).map(|(_, mean)| mean);
+        let longest = table.lengths.last().copied().unwrap_or(0);
+        for (group, _) in e.longbench_groups(longest) {
+            let mean = |length| e.longbench_groups(length).into_iter().find(|(name, _)| *name == group).map(|(_, mean)| mean);
             table.mean(&format!("mean: {group}"), mean);
         }
         table.mean("average of means", |length| e.longbench_at(length));
@@ -59,7 +57,7 @@ fn heading(what: &str, eval: &EvalRecord, all: &[EvalRecord]) -> String {
 }
 
 /// Depths in rows, lengths in columns.
-fn of_grid(title: &str, grid: &Grid) -> Comparison {
+fn of_grid(caption: String, grid: &Grid) -> Comparison {
     let cell = |depth: usize, column: usize| {
         let share = grid.cell(depth, column);
         Cell::measured(share.map(|share| (share, grid.error_of(share, 1))), text::percent)
@@ -69,7 +67,7 @@ fn of_grid(title: &str, grid: &Grid) -> Comparison {
         (format!("depth {}", text::percent(Some(*share))), cells)
     };
     let columns = grid.lengths.iter().map(|&length| text::length(length)).collect();
-    Comparison::single(title, columns, grid.depths.iter().enumerate().map(row).collect())
+    Comparison::single(caption, columns, grid.depths.iter().enumerate().map(row).collect())
 }
 
 /// A table of scores in the making.
@@ -86,12 +84,14 @@ impl Scores {
         Self { lengths, rows: Vec::new() }
     }
 
-    /// A row per task, in order of appearance.
+    /// A row per task, in the order of the longest length, which holds them all.
     fn rows(&mut self, scores: &[TaskScore]) {
         let mut names: Vec<&str> = Vec::new();
-        for score in scores {
-            if !names.contains(&score.task.as_str()) {
-                names.push(&score.task);
+        for &length in self.lengths.iter().rev() {
+            for score in scores.iter().filter(|s| s.length == length) {
+                if !names.contains(&score.task.as_str()) {
+                    names.push(&score.task);
+                }
             }
         }
         for name in names {
@@ -105,9 +105,9 @@ impl Scores {
         self.rows.push((text::one_line(name), cells));
     }
 
-    fn finish(self, title: String) -> Comparison {
+    fn finish(self, caption: String) -> Comparison {
         let columns = self.lengths.iter().map(|&length| text::length(length)).collect();
-        Comparison::single(title, columns, self.rows)
+        Comparison::single(caption, columns, self.rows)
     }
 }
 

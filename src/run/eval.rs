@@ -66,7 +66,8 @@ fn check(args: &EvalArgs) -> Result<()> {
         .map(|(key, _, tasks)| Problem::new(key, format!("none of the tasks reads it: expected --tasks {tasks}")))
         .collect();
     if longbench && args.longbench.is_empty() {
-        problems.push(Problem::new("longbench", "the task needs files").help("add --longbench FILE… or a folder of .jsonl files"));
+        problems
+            .push(Problem::new("longbench", "the task needs files").help("add --longbench FILE… or a folder of .jsonl files"));
     }
     if problems.is_empty() { Ok(()) } else { Err(ConfigError::Problems(problems).into()) }
 }

@@ -175,8 +175,7 @@ impl Job<'_> {
     /// All stages. `None` when stopped on the way.
     fn run(&self) -> Result<Option<RunRecord>> {
         let material = Material::read(self.base, Wanted::by_run(self.config))?;
-        let measure =
-            Measure::of_run(self.config, (self.place, self.kernels), &material, &self.text.eval, self.stop, self.ui);
+        let measure = Measure::of_run(self.config, (self.place, self.kernels), &material, &self.text.eval, self.stop, self.ui);
         let positions = &self.config.positions;
         let base_rope = &self.base.dir.config().rope;
         let mut evaluations = Vec::new();

@@ -10,9 +10,7 @@ use crate::data::Encode;
 use crate::error::{IoContext, Result};
 use crate::eval::longbench::{self, Metric, Questionnaire};
 use crate::eval::ruler::{QaSet, RulerTask, Source};
-use crate::eval::{
-    EvalError, EvalPlan, Facts, Haystack, LongBenchPlan, Needles, Passkey, PasskeyPlan, Questions, RulerPlan,
-};
+use crate::eval::{EvalError, EvalPlan, Facts, Haystack, LongBenchPlan, Needles, Passkey, PasskeyPlan, Questions, RulerPlan};
 
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
@@ -165,7 +163,7 @@ impl<'a> Material<'a> {
         let ruler = RulerPlan { language, source, tasks, lengths, samples: wanted.ruler_samples };
         let longbench = LongBenchPlan { language, sets: &self.sets, lengths: wanted.lengths.clone() };
         EvalPlan {
-            lengths: wanted.lengths.clone(),
+            lengths: if wanted.has(Task::Ppl) { wanted.lengths.clone() } else { Vec::new() },
             windows,
             stride,
             passkey: wanted.grid(self.passkey.as_deref(), wanted.passkey_samples),

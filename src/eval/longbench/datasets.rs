@@ -212,7 +212,13 @@ const DATASETS: &[Dataset] = &[
          abstract is from. The answer format must be like \"Paragraph 1\", \"Paragraph 2\", etc.\n\nThe answer is: ",
     ),
     dataset("lcc", Category::Code, EDIT, 64, "Please complete the code given below. \n{context}Next line of code:\n"),
-    dataset("repobench-p", Category::Code, EDIT, 64, "Please complete the code given below. \n{context}{input}Next line of code:\n"),
+    dataset(
+        "repobench-p",
+        Category::Code,
+        EDIT,
+        64,
+        "Please complete the code given below. \n{context}{input}Next line of code:\n",
+    ),
 ];
 
 #[cfg(test)]

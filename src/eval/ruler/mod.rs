@@ -17,9 +17,9 @@ use std::str::FromStr;
 pub use needles::needle_texts;
 pub use qa::QaSet;
 
+use super::EvalError;
 use super::fit::fit;
 use super::haystack::Haystack;
-use super::EvalError;
 use super::score::Rule;
 use crate::data::Encode;
 use crate::error::Result;

@@ -43,7 +43,8 @@ impl Names {
 
 impl Name {
     fn draw(self, rng: &mut Rng) -> String {
-        let letters = |rng: &mut Rng, first: u8, count: usize| (0..count).map(|_| (first + rng.below(26) as u8) as char).collect();
+        let letters =
+            |rng: &mut Rng, first: u8, count: usize| (0..count).map(|_| (first + rng.below(26) as u8) as char).collect();
         match self {
             Self::Words => {
                 let of = |words: &[&'static str], rng: &mut Rng| words[rng.below(words.len() as u64) as usize];

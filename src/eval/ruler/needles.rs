@@ -90,8 +90,7 @@ pub fn draft<'a>(task: RulerTask, mut rng: Rng, haystack: &Haystack, budget: usi
         Filler::Needles => {
             // No line takes fewer tokens than it has words.
             let most = budget / 9 + 1;
-            let lines: Vec<String> =
-                (0..most).map(|_| needle(kind, &names.draw(key, rng), &names.draw(value, rng))).collect();
+            let lines: Vec<String> = (0..most).map(|_| needle(kind, &names.draw(key, rng), &names.draw(value, rng))).collect();
             let places = Places::scattered(needles.len(), rng);
             let context = move |size: usize| places.insert(lines[..size].iter().map(String::as_str).collect(), &needles, "\n");
             (1..=most, Box::new(context))

@@ -120,7 +120,12 @@ impl QaSet {
 
     fn checked(self, path: &Path) -> Result<Self> {
         if self.questions.is_empty() {
-            return Err(EvalError::File { path: path.into(), expected: "a question with an answer", cause: "there is none".into() }.into());
+            return Err(EvalError::File {
+                path: path.into(),
+                expected: "a question with an answer",
+                cause: "there is none".into(),
+            }
+            .into());
         }
         Ok(self)
     }

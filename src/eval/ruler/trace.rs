@@ -49,9 +49,8 @@ fn noise(lines: usize) -> String {
 pub fn draft<'a>(mut rng: Rng, encode: &dyn Encode, budget: usize) -> Result<Draft<'a>> {
     let rng = &mut rng;
     let (shown, places) = (Chain::draw(3, rng), Places::scattered(HOPS + 1, rng));
-    let example = |lines: usize| {
-        format!("{}{} {}\n\n", shown.text(&noise(lines), &places), shown.prefix(), shown.variables.join(" "))
-    };
+    let example =
+        |lines: usize| format!("{}{} {}\n\n", shown.text(&noise(lines), &places), shown.prefix(), shown.variables.join(" "));
     let least = HOPS + 1;
     let lines = fit(EXAMPLE, least..=EXAMPLE, |lines| Ok(encode.encode(&example(lines))?.len()))?;
     let example = example(lines.unwrap_or(least));
