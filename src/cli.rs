@@ -8,10 +8,11 @@ use clap_complete::Shell;
 
 use crate::backend::gpu::Gpus;
 use crate::config::choices::{Shapes, Task};
-use crate::config::text::{BlendWeight, Item, Length, List, ModelSource, Size, Source};
+use crate::config::text::{BlendWeight, Depth, Item, Length, List, ModelSource, Size, Source};
 use crate::config::{Settings, defaults, file};
 use crate::data::Columns;
 use crate::error::Result;
+use crate::eval::longbench::Metric;
 use crate::io::Storage;
 use crate::model::rope::RopeKind;
 
@@ -49,6 +50,7 @@ Examples:
                                                           what exactly is learned?
   ltrain eval runs/x/merged --data ./held-out.txt --at 4k,16k,32k
                                                           is the context really longer?
+  ltrain eval runs/x/merged --tasks ruler --at 4k,8k      what can it do with it?
   ltrain generate runs/x/merged -p 'Once upon a time'
 
 Every option is also a key of the --config file: --seq-len 4k is seq_len = \"4k\".
@@ -133,7 +135,7 @@ pub struct EvalArgs {
     /// original rotation, such as linear:4 [default: the model's own]
     #[arg(long, value_name = "KIND,…", value_parser = some::<RopeKind>)]
     pub rope: Option<List<RopeKind>>,
-    /// What to measure
+    /// What to measure: ppl, passkey, niah, ruler, longbench, or single tasks of RULER such as niah_single_2,vt
     #[arg(long, value_name = "TASK,…", default_value = "ppl,passkey", value_parser = some::<Task>)]
     pub tasks: List<Task>,
     /// Text to measure perplexity on; needed for other models than the built-in
@@ -148,15 +150,43 @@ pub struct EvalArgs {
     /// Windows per length, fewer where the text does not hold them; 1 is the text's beginning alone
     #[arg(long, value_name = "N", default_value_t = defaults::WINDOWS, value_parser = count(u32::MAX as usize))]
     pub windows: usize,
-    /// Prompts per length of the passkey task
+    /// Prompts per length and depth of the passkey task
     #[arg(long, value_name = "N", default_value_t = defaults::PASSKEY_SAMPLES, value_parser = count(file::MOST_SAMPLES))]
     pub passkey_samples: usize,
+    /// Samples per task of RULER and length [default: 20], per length and depth of niah [default: 10], most rows of a LongBench
+    /// dataset [default: all]
+    #[arg(long, value_name = "N", value_parser = count(file::MOST_SAMPLES))]
+    pub samples: Option<usize>,
+    /// Depths of passkey and niah, as shares or percent: 0,0.5,1 or 0%,50%,100% [default: 0%,25%,50%,75%,100%]
+    #[arg(long, value_name = "DEPTH,…", value_parser = some::<Depth>)]
+    pub depths: Option<List<Depth>>,
+    /// Needles of niah that are not asked for [default: 3]
+    #[arg(long, value_name = "N", value_parser = from_none(1000))]
+    pub distractors: Option<usize>,
+    /// Text around the needles of niah and RULER [default: sentences of our own]
+    #[arg(long, value_name = "FILE")]
+    pub haystack: Option<PathBuf>,
+    /// SQuAD's JSON, for RULER's qa_1
+    #[arg(long, value_name = "FILE")]
+    pub squad: Option<PathBuf>,
+    /// HotpotQA's JSON, for RULER's qa_2
+    #[arg(long, value_name = "FILE")]
+    pub hotpotqa: Option<PathBuf>,
+    /// Files in LongBench's format, or folders of them
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub longbench: Vec<PathBuf>,
+    /// Metric of datasets that are not LongBench's: f1, rouge-l, classification, count, retrieval, edit [default: f1]
+    #[arg(long, value_name = "NAME")]
+    pub metric: Option<Metric>,
     /// Model to compare with
     #[arg(long, value_name = "BASE")]
     pub against: Option<ModelSource>,
     /// Also write the results here
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Also write a table per kind of task into this folder
+    #[arg(long, value_name = "DIR")]
+    pub csv: Option<PathBuf>,
     /// Random seed
     #[arg(long, value_name = "N", default_value_t = defaults::SEED)]
     pub seed: u64,
@@ -396,6 +426,11 @@ fn count(most: usize) -> impl Fn(&str) -> std::result::Result<usize, String> + C
         let value = text.parse().ok().filter(|n| (1..=most).contains(n));
         value.ok_or_else(|| format!("expected a whole number from 1 to {most}"))
     }
+}
+
+/// From 0 to `most`.
+fn from_none(most: usize) -> impl Fn(&str) -> std::result::Result<usize, String> + Clone {
+    move |text| text.parse().ok().filter(|n| *n <= most).ok_or_else(|| format!("expected a whole number from 0 to {most}"))
 }
 
 /// A list that holds something.

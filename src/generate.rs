@@ -15,8 +15,14 @@ use crate::rng::{Rng, Stream};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 
-/// Tokens of the prompt per forward pass: bounds memory, and attention still works on full tiles.
-const PREFILL: usize = 512;
+/// Tokens of a text per forward pass: bounds memory, and the backend still works on full tiles. A device wants more of them at once
+/// than the CPU.
+pub(crate) fn piece_tokens(kernels: &dyn Kernels) -> usize {
+    match kernels.usage() {
+        Some(_) => 8192,
+        None => 512,
+    }
+}
 
 /// How the next token is chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -84,12 +90,11 @@ pub fn generate(
     }
     EvalError::check_tokens(model, &[prompt])?;
     let most = prompt.len().saturating_add(max_new);
-    // Dynamic scaling turns all keys anew when the text grows beyond the context; those in a cache are turned already.
-    let grows = matches!(model.config.rope.scaling, RopeScaling::Dynamic { .. });
-    let mut cache = (!grows || most <= model.config.context).then(|| KvCache::new(model.config.layers));
+    let mut cache = cache_for(model, most);
     let mut text = prompt.to_vec();
     while text.len() < most {
-        let logits = next_logits(kernels, model, &text, cache.as_mut())?;
+        let last = hidden_behind(kernels, model, &text, 1, cache.as_mut(), piece_tokens(kernels))?;
+        let logits = model.logits(kernels, &last)?;
         let token =
             sampler.sample(logits.to_host_f32()?.as_f32()?, text.len()).ok_or(EvalError::NotFinite { tokens: text.len() })?;
         if stops.contains(&token) {
@@ -103,25 +108,44 @@ pub fn generate(
     Ok(text.split_off(prompt.len()))
 }
 
-/// Logits of the token after `text`, of which the cache holds a beginning; without one, everything is computed anew.
-fn next_logits(kernels: &dyn Kernels, model: &Llama, text: &[u32], mut cache: Option<&mut KvCache>) -> Result<Tensor> {
+/// A cache for a text that grows to `most` tokens; none where it would be wrong: dynamic scaling turns all keys anew when the text
+/// grows beyond the context, and those in a cache are turned already.
+pub(crate) fn cache_for(model: &Llama, most: usize) -> Option<KvCache> {
+    let grows = matches!(model.config.rope.scaling, RopeScaling::Dynamic { .. });
+    (!grows || most <= model.config.context).then(|| KvCache::new(model.config.layers))
+}
+
+/// Hidden states of the last `tail` tokens of `text`, `(1, tail, hidden)`, once the cache holds all of it. What it already holds is
+/// its beginning, without the tail; the rest is read in pieces of at most `piece` tokens. Without a cache everything is
+/// computed anew in one pass.
+pub fn hidden_behind(
+    kernels: &dyn Kernels,
+    model: &Llama,
+    text: &[u32],
+    tail: usize,
+    mut cache: Option<&mut KvCache>,
+    piece: usize,
+) -> Result<Tensor> {
     let mut done = cache.as_ref().map_or(0, |cache| cache.tokens());
-    loop {
-        let end = if cache.is_some() { text.len().min(done + PREFILL) } else { text.len() };
-        let mut tape = Tape::inference(kernels);
-        let hidden = model.hidden(&mut tape, &piece(&text[done..end], done), Recompute::Nothing, cache.as_deref_mut())?;
-        if end == text.len() {
-            let [rows, width] = hidden.value().rows_cols("generate: hidden (1,T,C)")?;
-            let matrix = hidden.value().reshape("generate: hidden (T,C)", [rows, width])?;
-            let last = kernels.embedding_fwd(&Tensor::u32(vec![rows as u32 - 1], [1, 1]), &matrix)?;
-            return model.logits(kernels, &last);
+    if cache.is_some() {
+        while text.len() - done > piece.max(tail) {
+            let end = text.len().saturating_sub(tail).min(done + piece);
+            let mut tape = Tape::inference(kernels);
+            model.hidden(&mut tape, &following(&text[done..end], done), Recompute::Nothing, cache.as_deref_mut())?;
+            done = end;
         }
-        done = end;
     }
+    let mut tape = Tape::inference(kernels);
+    let hidden = model.hidden(&mut tape, &following(&text[done..], done), Recompute::Nothing, cache)?;
+    let [rows, width] = hidden.value().rows_cols("generate: hidden (1,T,C)")?;
+    let matrix = hidden.value().reshape("generate: hidden (T,C)", [rows, width])?;
+    let places: Vec<u32> = (rows - tail..rows).map(|place| place as u32).collect();
+    // Picking rows of a matrix by number is what an embedding does.
+    kernels.embedding_fwd(&Tensor::u32(places, [1, tail]), &matrix)
 }
 
 /// Tokens that follow `before` others.
-fn piece(tokens: &[u32], before: usize) -> Batch {
+fn following(tokens: &[u32], before: usize) -> Batch {
     let shape = [1, tokens.len()];
     let positions = (before..before + tokens.len()).map(|p| p as u32).collect();
     Batch {

@@ -8,10 +8,12 @@ use crate::backend::device::{Bytes, Purpose};
 use crate::backend::{Device, Kernels, Meta};
 use crate::config::RunConfig;
 use crate::config::choices::Task;
-use crate::config::defaults::WINDOWS;
+use crate::config::defaults::{DEPTHS, WINDOWS};
 use crate::data::Batch;
 use crate::error::{Explain, Explanation, Result};
+use crate::eval::ruler::RulerTask;
 use crate::eval::{Question, passkey, rows_of_a_pass};
+use crate::generate::{Sampler, generate};
 use crate::model::{Llama, LoraConfig, ModelConfig, Recompute};
 use crate::optim::AdamW;
 use crate::tape::Tape;
@@ -154,9 +156,16 @@ impl MemoryPlan {
 /// Tokens that the answer to a passkey's question takes, about.
 const ANSWER: usize = 8;
 
-/// The largest forward pass of a task at one length: windows of perplexity, or one depth's questions.
+/// The largest forward pass of a task at one length: windows of perplexity, questions of a grid, or an answer's last token.
 fn evaluate(device: &dyn Kernels, model: &Llama, task: Task, length: usize, samples: usize) -> Result<()> {
     let rows = |there: usize| rows_of_a_pass(length).min(there);
+    let written = |most: usize| {
+        let text = vec![0; length.saturating_sub(most)];
+        match text.is_empty() {
+            true => Ok(()),
+            false => generate(device, model, &text, most, &Sampler::GREEDY, &[], &mut |_| true).map(drop),
+        }
+    };
     match task {
         Task::Ppl => {
             let row = vec![0; length];
@@ -164,11 +173,13 @@ fn evaluate(device: &dyn Kernels, model: &Llama, task: Task, length: usize, samp
             let mut tape = Tape::inference(device);
             model.loss(&mut tape, &batch, Recompute::Nothing, 1.0).map(drop)
         }
-        Task::Passkey if length > ANSWER => {
+        Task::Passkey | Task::Niah if length > ANSWER => {
             let question = Question { tokens: vec![0; length - ANSWER], answer: vec![0; ANSWER], stated: 0 };
-            passkey::answers(device, model, &vec![question; rows(samples)]).map(drop)
+            passkey::answers(device, model, &vec![question; rows(samples * DEPTHS.len())]).map(drop)
         }
-        Task::Passkey => Ok(()),
+        Task::Passkey | Task::Niah | Task::LongBench => Ok(()),
+        Task::Ruler => written(RulerTask::NiahSingle1.answer_tokens()),
+        Task::One(task) => written(task.answer_tokens()),
     }
 }
 

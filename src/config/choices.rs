@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::eval::ruler::RulerTask;
 use crate::io::Storage;
 use crate::model::Recompute;
 
@@ -122,13 +123,56 @@ choices! {
         /// It is skipped and counted.
         Skip = "skip",
     }
+}
 
-    /// `--eval`.
-    Task {
-        /// Perplexity on held-out text.
-        Ppl = "ppl",
-        /// Finding a number in long text.
-        Passkey = "passkey",
+/// `--eval` of a run and `--tasks` of `ltrain eval`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Perplexity on held-out text.
+    Ppl,
+    /// Finding a number in long text.
+    Passkey,
+    /// Finding one of several.
+    Niah,
+    /// RULER's tasks, as far as they have what they need.
+    Ruler,
+    /// Files in LongBench's format.
+    LongBench,
+    /// One of RULER's tasks.
+    One(RulerTask),
+}
+
+impl FromStr for Task {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "ppl" => Self::Ppl,
+            "passkey" => Self::Passkey,
+            "niah" => Self::Niah,
+            "ruler" => Self::Ruler,
+            "longbench" => Self::LongBench,
+            _ => Self::One(text.parse().map_err(|()| {
+                let tasks: Vec<_> = RulerTask::ALL.iter().map(|task| task.name()).collect();
+                format!(
+                    "expected ppl, passkey, niah, ruler, longbench or one of RULER's tasks ({}), got {text:?}",
+                    tasks.join(", ")
+                )
+            })?),
+        })
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ppl => "ppl",
+            Self::Passkey => "passkey",
+            Self::Niah => "niah",
+            Self::Ruler => "ruler",
+            Self::LongBench => "longbench",
+            Self::One(task) => task.name(),
+        })
     }
 }
 

@@ -70,6 +70,12 @@ pub const SEED: u64 = 42;
 pub const EVAL_PARTS: [usize; 3] = [4, 2, 1];
 /// `--passkey-samples`.
 pub const PASSKEY_SAMPLES: usize = 10;
+/// Samples per task of RULER and length.
+pub const RULER_SAMPLES: usize = 20;
+/// Needles of niah that are not asked for.
+pub const DISTRACTORS: usize = 3;
+/// Depths of passkey and niah.
+pub const DEPTHS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 /// Windows per length of a perplexity.
 pub const WINDOWS: usize = 3;
 /// `--save-every`.

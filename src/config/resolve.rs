@@ -443,7 +443,12 @@ impl Resolver<'_> {
         let off = tasks.is_empty();
         self.only_with(off && s.eval_at.is_some(), "eval_at", "--eval ppl or passkey");
         self.only_with(off && s.eval_every.is_some(), "eval_every", "--eval ppl or passkey");
-        self.only_with(!tasks.contains(&Task::Passkey) && s.passkey_samples.is_some(), "passkey_samples", "--eval passkey");
+        let grids = tasks.iter().any(|task| matches!(task, Task::Passkey | Task::Niah));
+        self.only_with(!grids && s.passkey_samples.is_some(), "passkey_samples", "--eval passkey or niah");
+        for task in &tasks {
+            let reads_file = matches!(task, Task::LongBench) || matches!(task, Task::One(task) if task.reads_file());
+            self.need(!reads_file, "eval", "tasks that need no file of questions, which ltrain eval takes", task);
+        }
         let passkey_samples = s.passkey_samples.unwrap_or(defaults::PASSKEY_SAMPLES);
         self.need(passkey_samples >= 1, "passkey_samples", "at least 1", passkey_samples);
         self.need(s.eval_every != Some(0), "eval_every", "at least 1", 0);

@@ -313,7 +313,11 @@ impl RunConfig {
             threads: train.threads,
             eval_at: (!eval.tasks.is_empty()).then(|| List(eval.at.iter().copied().map(Length).collect())),
             eval: Some(List(eval.tasks.clone())),
-            passkey_samples: eval.tasks.contains(&Task::Passkey).then_some(eval.passkey_samples),
+            passkey_samples: eval
+                .tasks
+                .iter()
+                .any(|task| matches!(task, Task::Passkey | Task::Niah))
+                .then_some(eval.passkey_samples),
             eval_every: eval.every,
             control: eval.control.then_some(true),
             no_control: (!eval.control).then_some(true),

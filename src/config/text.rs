@@ -54,6 +54,26 @@ impl fmt::Display for Size {
     }
 }
 
+/// A place in a text: `0.5`, `50%`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Depth(pub f64);
+
+impl FromStr for Depth {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let share = percent(text).or_else(|| text.parse().ok()).filter(|share: &f64| (0.0..=1.0).contains(share));
+        share.map(Self).ok_or_else(|| format!("expected a share from 0 to 1 or a percentage from 0% to 100%, got {text:?}"))
+    }
+}
+
+impl fmt::Display for Depth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", in_percent(self.0))
+    }
+}
+
+impl Item for Depth {}
 impl Item for Length {}
 impl Item for Shapes {}
 impl Item for Task {}

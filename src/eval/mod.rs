@@ -1,17 +1,33 @@
-//! Before and after: loss by context length and by position, retrieval by depth and length.
+//! Before and after: loss by context length and by position, retrieval by depth and length, tasks by length.
+//!
+//! Read in this order: [`perplexity`], [`passkey`] with its kinds of questions (`prompts`, `needle`), [`ruler`], [`longbench`].
 //!
 //! [`Evaluation::run`] measures one model under one rotation; running it for several [`Subject`]s puts them side by side
 //! on the same weights, the same text and the same questions.
 
 mod error;
+mod fit;
+mod generated;
+mod haystack;
+pub mod longbench;
+mod needle;
 pub mod passkey;
 pub mod perplexity;
+mod plan;
 mod prompts;
+pub mod ruler;
+pub mod score;
+mod tasks;
+mod words;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use error::EvalError;
+pub use generated::{Language, Prompt, Writer};
+pub use haystack::Haystack;
+pub use needle::Needles;
 pub use passkey::PasskeyPlan;
+pub use plan::{EvalPlan, LongBenchPlan, RulerPlan};
 pub use prompts::{Facts, Passkey, Question, Questions};
 
 use crate::backend::Kernels;
@@ -20,7 +36,7 @@ use crate::model::Llama;
 use crate::model::rope::RopeConfig;
 use crate::report::record::{EvalRecord, Grid, LengthScore, Role};
 use passkey::CellNews;
-use perplexity::{Window, disjoint, score, sliding};
+use perplexity::score;
 
 /// Tokens of one forward pass, unless a single row is longer: enough to keep a backend busy.
 const FORWARD_TOKENS: usize = 8192;
@@ -52,65 +68,6 @@ impl EvalError {
     }
 }
 
-/// What is measured.
-#[derive(Clone)]
-pub struct EvalPlan<'a> {
-    /// Context lengths in tokens.
-    pub lengths: Vec<usize>,
-    /// Windows per length, fewer where the text does not hold them.
-    pub windows: usize,
-    /// `None`: disjoint windows. `Some`: windows this far apart that score what those before them have not reached, over
-    /// the same amount of text.
-    pub stride: Option<usize>,
-    /// Retrieval, when wanted.
-    pub passkey: Option<PasskeyPlan<'a>>,
-}
-
-impl Default for EvalPlan<'_> {
-    fn default() -> Self {
-        Self { lengths: Vec::new(), windows: 3, stride: None, passkey: None }
-    }
-}
-
-impl EvalPlan<'_> {
-    /// Refuses settings that make no sense.
-    ///
-    /// # Errors
-    /// [`EvalError::Plan`].
-    pub fn check(&self) -> std::result::Result<(), EvalError> {
-        let refuse = |key, expected, got: usize| Err(EvalError::Plan { key, expected, got: got.to_string() });
-        if let Some(&length) = self.lengths.iter().find(|&&length| length < 2) {
-            return refuse("length", "at least 2", length);
-        }
-        if self.windows == 0 {
-            return refuse("windows", "at least 1", 0);
-        }
-        match (self.stride, self.lengths.iter().min()) {
-            (Some(0), _) => refuse("stride", "at least 1", 0),
-            (Some(stride), Some(&shortest)) if stride > shortest => refuse("stride", "at most the shortest length", stride),
-            _ => self.passkey.as_ref().map_or(Ok(()), PasskeyPlan::check),
-        }
-    }
-
-    /// The windows of one length; none when no document is that long.
-    pub fn windows_of<'d>(&self, docs: &[&'d [u32]], length: usize) -> Vec<Window<'d>> {
-        let Some(stride) = self.stride else {
-            return disjoint(docs, length, self.windows);
-        };
-        let mut left = self.windows.saturating_mul(length);
-        let mut windows = Vec::new();
-        for doc in docs.iter().filter(|doc| doc.len() >= length) {
-            if left < length {
-                break;
-            }
-            let part = &doc[..doc.len().min(left)];
-            left -= part.len();
-            windows.extend(sliding(part, length, stride));
-        }
-        windows
-    }
-}
-
 /// A name, a place in the comparison and a rotation: what is measured on one set of weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Subject {
@@ -131,6 +88,8 @@ pub enum EvalProgress {
         done: u64,
         /// Tokens in all.
         total: u64,
+        /// Share of the work done, 0 to 1: a token of a long row is more work than one of a short row.
+        share: f64,
     },
     /// No document is this long; the record says so with 0 windows.
     TextTooShort {
@@ -141,6 +100,8 @@ pub enum EvalProgress {
     },
     /// No question fits this length; its column of the grid stays empty.
     PromptTooLong {
+        /// The task.
+        task: &'static str,
         /// The context length.
         length: usize,
         /// Tokens a question takes.
@@ -148,21 +109,50 @@ pub enum EvalProgress {
     },
 }
 
+/// Tokens and the lengths of the rows they stand in.
+#[derive(Debug, Clone, Copy, Default)]
+struct Work {
+    tokens: u64,
+    /// In tokens whose attention costs nothing.
+    cost: f64,
+}
+
 /// Counts tokens and passes news on.
 struct Meter<'p> {
     progress: &'p mut dyn FnMut(EvalProgress),
-    done: u64,
-    total: u64,
+    done: Work,
+    total: Work,
+    /// Length of a row whose tokens cost as much in attention as in everything else.
+    even: f64,
 }
 
 impl Meter<'_> {
+    fn new<'p>(model: &Llama, progress: &'p mut dyn FnMut(EvalProgress)) -> Meter<'p> {
+        let config = &model.config;
+        // Two operations per parameter, and four per visible key and value of each query head, of which half are visible on average.
+        let even = config.parameters() as f64 / (config.layers * config.heads * config.head_dim) as f64;
+        Meter { progress, done: Work::default(), total: Work::default(), even }
+    }
+
+    fn work(&self, tokens: u64, length: usize) -> Work {
+        Work { tokens, cost: tokens as f64 * (1.0 + length as f64 / self.even) }
+    }
+
+    /// Announces tokens in rows of some length.
+    fn expect(&mut self, tokens: u64, length: usize) {
+        let work = self.work(tokens, length);
+        self.total = Work { tokens: self.total.tokens + work.tokens, cost: self.total.cost + work.cost };
+    }
+
     fn tell(&mut self, news: EvalProgress) {
         (self.progress)(news);
     }
 
-    fn advance(&mut self, tokens: u64) {
-        self.done += tokens;
-        self.tell(EvalProgress::Tokens { done: self.done, total: self.total });
+    fn advance(&mut self, tokens: u64, length: usize) {
+        let work = self.work(tokens, length);
+        self.done = Work { tokens: self.done.tokens + work.tokens, cost: self.done.cost + work.cost };
+        let share = self.done.cost / self.total.cost.max(f64::MIN_POSITIVE);
+        self.tell(EvalProgress::Tokens { done: self.done.tokens, total: self.total.tokens, share });
     }
 }
 
@@ -203,38 +193,48 @@ impl Evaluation<'_> {
         lengths.sort_unstable();
         lengths.dedup();
         let windows: Vec<_> = lengths.iter().map(|&length| (length, self.plan.windows_of(self.docs, length))).collect();
-        let text: usize = windows.iter().flat_map(|(_, windows)| windows).map(|w| w.tokens.len()).sum();
-        let asked = self.plan.passkey.as_ref().map_or(Ok(0), PasskeyPlan::tokens)?;
-        let mut meter = Meter { progress, done: 0, total: text as u64 + asked };
+        let mut meter = Meter::new(model, progress);
+        for (length, windows) in &windows {
+            meter.expect(windows.iter().map(|w| w.tokens.len() as u64).sum(), *length);
+        }
+        self.plan.expect(&mut meter)?;
 
         let mut record = EvalRecord { rope: model.config.rope.to_string(), ..EvalRecord::default() };
         for (length, windows) in windows {
             if windows.is_empty() {
                 let longest = self.docs.iter().map(|doc| doc.len()).max().unwrap_or(0);
                 meter.tell(EvalProgress::TextTooShort { length, longest });
-                record.perplexity.push(LengthScore { length, ppl: f64::NAN, nll: f64::NAN, tokens: 0, windows: 0 });
+                record.perplexity.push(LengthScore { length, ..LengthScore::unmeasured() });
                 continue;
             }
-            let Some(losses) = score(self.kernels, model, &windows, self.stop, &mut |n| meter.advance(n))? else {
+            let mut advance = |n| meter.advance(n, length);
+            let Some(losses) = score(self.kernels, model, &windows, self.stop, &mut advance)? else {
                 return Ok(None);
             };
             record.perplexity.push(losses.score(length));
             record.buckets = losses.buckets(length);
         }
-        if let Some(plan) = &self.plan.passkey {
-            let Some(grid) = self.grid(model, plan, &mut meter)? else {
-                return Ok(None);
-            };
-            record.passkey = Some(grid);
+        for (task, plan) in [("passkey", &self.plan.passkey), ("niah", &self.plan.niah)] {
+            let Some(plan) = plan else { continue };
+            let Some(grid) = self.grid(model, task, plan, &mut meter)? else { return Ok(None) };
+            *(if task == "niah" { &mut record.niah } else { &mut record.passkey }) = Some(grid);
+        }
+        if let Some(plan) = &self.plan.ruler {
+            let Some(scores) = self.ruler(model, plan, &mut meter)? else { return Ok(None) };
+            record.ruler = scores;
+        }
+        if let Some(plan) = &self.plan.longbench {
+            let Some(scores) = self.longbench(model, plan, &mut meter)? else { return Ok(None) };
+            record.longbench = scores;
         }
         Ok(Some(record))
     }
 
-    fn grid(&self, model: &Llama, plan: &PasskeyPlan, meter: &mut Meter) -> Result<Option<Grid>> {
+    fn grid(&self, model: &Llama, task: &'static str, plan: &PasskeyPlan, meter: &mut Meter) -> Result<Option<Grid>> {
         let mut answer = |questions: &[Question]| passkey::answers(self.kernels, model, questions);
         let mut news = |news| match news {
-            CellNews::Tokens(n) => meter.advance(n),
-            CellNews::TooShort { length, needs } => meter.tell(EvalProgress::PromptTooLong { length, needs }),
+            CellNews::Tokens { tokens, length } => meter.advance(tokens, length),
+            CellNews::TooShort { length, needs } => meter.tell(EvalProgress::PromptTooLong { task, length, needs }),
         };
         passkey::grid(plan, &mut answer, self.stop, &mut news)
     }

@@ -7,8 +7,10 @@ use std::sync::atomic::AtomicBool;
 
 use super::{EvalError, Question, Questions, batches, stopped};
 use crate::backend::Kernels;
+use crate::config::defaults::DEPTHS;
 use crate::data::Batch;
 use crate::error::Result;
+use crate::generate::{cache_for, hidden_behind, piece_tokens};
 use crate::model::{Llama, Recompute};
 use crate::report::record::Grid;
 use crate::tape::Tape;
@@ -32,7 +34,7 @@ pub struct PasskeyPlan<'a> {
 impl PasskeyPlan<'_> {
     /// What is measured unless told otherwise: five depths, ten samples.
     pub fn new(questions: &dyn Questions, lengths: Vec<usize>) -> PasskeyPlan<'_> {
-        PasskeyPlan { questions, lengths, depths: vec![0.0, 0.25, 0.5, 0.75, 1.0], samples: 10, seed: 0 }
+        PasskeyPlan { questions, lengths, depths: DEPTHS.into(), samples: 10, seed: 0 }
     }
 
     pub(super) fn check(&self) -> std::result::Result<(), EvalError> {
@@ -46,11 +48,11 @@ impl PasskeyPlan<'_> {
         }
     }
 
-    /// Tokens the grid takes.
-    pub(super) fn tokens(&self) -> Result<u64> {
+    /// Each column that can be asked, with the tokens it takes.
+    pub(super) fn tokens(&self) -> Result<Vec<(usize, u64)>> {
         let shortest = self.questions.shortest()?;
-        let column: usize = self.lengths.iter().filter(|&&l| l >= shortest).sum();
-        Ok((column * self.depths.len() * self.samples) as u64)
+        let column = |&length: &usize| (length, (length * self.depths.len() * self.samples) as u64);
+        Ok(self.lengths.iter().filter(|&&length| length >= shortest).map(column).collect())
     }
 
     /// The questions of one cell.
@@ -64,7 +66,12 @@ impl PasskeyPlan<'_> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CellNews {
     /// Some tokens were processed.
-    Tokens(u64),
+    Tokens {
+        /// How many.
+        tokens: u64,
+        /// The column.
+        length: usize,
+    },
     /// No question fits this length; its column stays empty.
     TooShort {
         /// The column.
@@ -78,6 +85,8 @@ pub enum CellNews {
 pub type Answer<'a> = dyn FnMut(&[Question]) -> Result<Vec<Vec<u32>>> + 'a;
 
 /// Asks every question of the plan; `answer` is usually [`answers`]. `None` when `stop` was raised in between.
+///
+/// Questions of one length are of equal length at every depth, and are answered together.
 pub fn grid(plan: &PasskeyPlan, answer: &mut Answer, stop: &AtomicBool, news: &mut dyn FnMut(CellNews)) -> Result<Option<Grid>> {
     plan.check()?;
     let needs = plan.questions.shortest()?;
@@ -87,17 +96,21 @@ pub fn grid(plan: &PasskeyPlan, answer: &mut Answer, stop: &AtomicBool, news: &m
             news(CellNews::TooShort { length, needs });
             continue;
         }
-        for (row, &depth) in plan.depths.iter().enumerate() {
-            let mut right = 0;
-            for questions in batches(&plan.cell(length, depth)?, Question::length) {
-                if stopped(stop) {
-                    return Ok(None);
-                }
-                let given = answer(questions)?;
-                right += questions.iter().zip(&given).filter(|(q, given)| q.answer == **given).count();
-                news(CellNews::Tokens((length * questions.len()) as u64));
+        let mut questions = Vec::with_capacity(plan.depths.len() * plan.samples);
+        for &depth in &plan.depths {
+            questions.extend(plan.cell(length, depth)?);
+        }
+        let mut right = Vec::with_capacity(questions.len());
+        for questions in batches(&questions, Question::length) {
+            if stopped(stop) {
+                return Ok(None);
             }
-            accuracy[row][column] = right as f64 / plan.samples as f64;
+            let given = answer(questions)?;
+            right.extend(questions.iter().zip(&given).map(|(q, given)| q.answer == *given));
+            news(CellNews::Tokens { tokens: (length * questions.len()) as u64, length });
+        }
+        for (row, right) in right.chunks(plan.samples).enumerate() {
+            accuracy[row][column] = right.iter().filter(|right| **right).count() as f64 / plan.samples as f64;
         }
     }
     Ok(Some(Grid { lengths: plan.lengths.clone(), depths: plan.depths.clone(), accuracy, samples: plan.samples as u64 }))
@@ -105,12 +118,30 @@ pub fn grid(plan: &PasskeyPlan, answer: &mut Answer, stop: &AtomicBool, news: &m
 
 /// The model's likeliest token at each place of each answer, given the true tokens before it. Questions and answers
 /// together are of one length. Logits exist at these places only.
+///
+/// A row of more tokens than a piece is read in pieces behind a cache, where the rotation allows it: its memory is then that of its
+/// keys and values.
 pub fn answers(kernels: &dyn Kernels, model: &Llama, questions: &[Question]) -> Result<Vec<Vec<u32>>> {
     let seen = |q: &Question| -> Vec<u32> { q.tokens.iter().chain(&q.answer).copied().take(q.length() - 1).collect() };
     let rows: Vec<Vec<u32>> = questions.iter().map(seen).collect();
     let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
     EvalError::check_tokens(model, &rows)?;
-    let batch = Batch::contiguous(&rows);
+    let piece = piece_tokens(kernels);
+    match rows.as_slice() {
+        [row] if row.len() > piece => in_pieces(kernels, model, row, questions[0].answer.len(), piece).map(|row| vec![row]),
+        rows => at_once(kernels, model, questions, rows),
+    }
+}
+
+/// One row's likeliest tokens behind each of its last `count`, read at most `piece` tokens at a time.
+pub fn in_pieces(kernels: &dyn Kernels, model: &Llama, row: &[u32], count: usize, piece: usize) -> Result<Vec<u32>> {
+    let mut cache = cache_for(model, row.len());
+    let hidden = hidden_behind(kernels, model, row, count, cache.as_mut(), piece)?;
+    likeliest(kernels, model, &hidden)
+}
+
+fn at_once(kernels: &dyn Kernels, model: &Llama, questions: &[Question], rows: &[&[u32]]) -> Result<Vec<Vec<u32>>> {
+    let batch = Batch::contiguous(rows);
     let mut tape = Tape::inference(kernels);
     let hidden = model.hidden(&mut tape, &batch, Recompute::Nothing, None)?;
 
@@ -121,9 +152,14 @@ pub fn answers(kernels: &dyn Kernels, model: &Llama, questions: &[Question]) -> 
     let [count, width] = hidden.value().rows_cols("answers: hidden (B,T,C)")?;
     let matrix = hidden.value().reshape("answers: hidden (B·T,C)", [count, width])?;
     let picked = kernels.embedding_fwd(&Tensor::u32(places.clone(), [1, places.len()]), &matrix)?;
-    let logits = model.logits(kernels, &picked)?.to_host_f32()?;
-    let mut likeliest = logits.as_f32()?.chunks_exact(model.config.vocab).map(argmax);
+    let mut likeliest = likeliest(kernels, model, &picked)?.into_iter();
     Ok(questions.iter().map(|q| likeliest.by_ref().take(q.answer.len()).collect()).collect())
+}
+
+/// The likeliest token behind each of some hidden states.
+fn likeliest(kernels: &dyn Kernels, model: &Llama, hidden: &Tensor) -> Result<Vec<u32>> {
+    let logits = model.logits(kernels, hidden)?.to_host_f32()?;
+    Ok(logits.as_f32()?.chunks_exact(model.config.vocab).map(argmax).collect())
 }
 
 /// The place of the largest value, the first of equals; [`u32::MAX`], which is no token, when one is NaN.
@@ -138,10 +174,4 @@ pub(crate) fn argmax(values: &[f32]) -> u32 {
         }
     }
     best.0
-}
-
-/// Standard error of a share that was measured on `samples` questions: `√(p(1−p)/n)`. It is 0 where all answers were
-/// right or all wrong, which for few samples says little.
-pub fn standard_error(share: f64, samples: u64) -> f64 {
-    (share * (1.0 - share) / samples as f64).sqrt()
 }

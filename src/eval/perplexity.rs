@@ -7,6 +7,7 @@
 
 use std::sync::atomic::AtomicBool;
 
+use super::score::mean_and_error;
 use super::{EvalError, batches, stopped};
 use crate::backend::Kernels;
 use crate::data::Batch;
@@ -64,12 +65,15 @@ pub struct Losses {
     /// Windows added.
     pub windows: u64,
     buckets: Vec<(f64, u64)>,
+    /// Mean loss of each window.
+    means: Vec<f64>,
 }
 
 impl Losses {
     /// Adds one window: `nll[i]` is the loss of predicting its token `first + i`; `first` is at least 1.
     pub fn add(&mut self, first: usize, nll: &[f32]) {
         self.windows += 1;
+        self.means.push(nll.iter().map(|&nll| f64::from(nll)).sum::<f64>() / nll.len() as f64);
         for (place, &nll) in (first..).zip(nll) {
             let bucket = place.ilog2() as usize;
             if bucket >= self.buckets.len() {
@@ -94,7 +98,8 @@ impl Losses {
     /// The result at one context length.
     pub fn score(&self, length: usize) -> LengthScore {
         let nll = self.mean();
-        LengthScore { length, ppl: nll.exp(), nll, tokens: self.tokens(), windows: self.windows }
+        let (_, error) = mean_and_error(&self.means);
+        LengthScore { length, ppl: nll.exp(), nll, error, tokens: self.tokens(), windows: self.windows }
     }
 
     /// Loss by position in windows of `length` tokens, empty buckets left out.

@@ -128,11 +128,11 @@ impl Questions for Passkey<'_> {
 }
 
 /// Tokens of `text` where it follows `before`: tokenizers treat the beginning of a text differently.
-fn after(encode: &dyn Encode, before: &str, text: &str) -> Result<Vec<u32>> {
+pub(super) fn after(encode: &dyn Encode, before: &str, text: &str) -> Result<Vec<u32>> {
     let (start, all) = (encode.encode(before)?, encode.encode(&format!("{before}{text}"))?);
     Ok(all[common_prefix(&start, &all)..].to_vec())
 }
 
-fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+pub(super) fn common_prefix(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

@@ -102,6 +102,12 @@ pub fn passkey(run: &RunRecord, eval: &EvalRecord) -> Option<Svg> {
     Some(heatmap::draw(&format!("passkey: {}", eval.name), grid, run.model.context))
 }
 
+/// Retrieval of one key among others.
+pub fn niah(run: &RunRecord, eval: &EvalRecord) -> Option<Svg> {
+    let grid = eval.niah.as_ref()?;
+    Some(heatmap::draw(&format!("needles: {}", eval.name), grid, run.model.context))
+}
+
 /// Which distances training saw: pairs per distance.
 pub fn coverage(run: &RunRecord) -> Option<Svg> {
     let bins = run.coverage.as_ref().filter(|bins| !bins.is_empty())?;

@@ -1,4 +1,4 @@
-//! Passkey accuracy by depth and length as a heat map.
+//! Accuracy of retrieval by depth and length as a heat map.
 
 use super::record::Grid;
 use super::svg::{Anchor, Look, Svg};
@@ -33,7 +33,8 @@ pub fn draw(title: &str, grid: &Grid, context: usize) -> Svg {
             draw_cell(&mut svg, at, (cell - 2.0, ROW - 2.0), grid.cell(d, l), || {
                 let (depth, length) = (text::percent(Some(*depth)), text::length(*length));
                 let found = text::percent(grid.cell(d, l));
-                format!("length {length}, depth {depth}: {found} of {} prompts", grid.samples)
+                let error = grid.cell(d, l).map_or_else(String::new, |share| format!(" ±{:.0}", 100.0 * grid.error_of(share, 1)));
+                format!("length {length}, depth {depth}: {found}{error} of {} prompts", grid.samples)
             });
         }
     }

@@ -8,6 +8,7 @@ use super::palette;
 use super::record::{EvalRecord, Role, RunRecord};
 use super::svg::Svg;
 use super::table::{Comparison, Mark};
+use super::tasks;
 use super::text::{self, escape};
 use super::verdict::{Claim, LONG_SLACK, Outcome, PASSKEY_WORKS, SHORT_SLACK, Tone, Verdict};
 use crate::units::{format_bytes, format_count, format_duration};
@@ -15,8 +16,18 @@ use crate::units::{format_bytes, format_count, format_duration};
 /// The page.
 pub fn page(run: &RunRecord) -> String {
     let title = format!("{}: {} → {}", run.model.name, text::length(run.model.context), text::length(run.method.target));
-    let sections =
-        [header(run), results(run), long_context(run), passkey(run), coverage(run), training(run), loading(run), settings(run)];
+    let sections = [
+        header(run),
+        results(run),
+        long_context(run),
+        passkey(run),
+        niah(run),
+        task_scores(run),
+        coverage(run),
+        training(run),
+        loading(run),
+        settings(run),
+    ];
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -78,34 +89,7 @@ fn results(run: &RunRecord) -> String {
     if table.rows.is_empty() || table.groups.is_empty() {
         return String::new();
     }
-    let mut head = String::from("<thead><tr><th rowspan=\"2\"></th>");
-    for group in &table.groups {
-        let _ = write!(head, "<th class=\"group\" colspan=\"{}\">{}</th>", group.columns.len(), escape(&group.title));
-    }
-    head.push_str("</tr><tr>");
-    for group in &table.groups {
-        for (i, column) in group.columns.iter().enumerate() {
-            let _ = write!(head, "<th class=\"num{}\">{}</th>", first(i), escape(column));
-        }
-    }
-    head.push_str("</tr></thead>");
-    let mut body = String::new();
-    for ((name, role, cells), eval) in table.rows.iter().zip(&run.evaluations) {
-        let hover = if eval.rope.is_empty() { String::new() } else { format!(" title=\"measured with {}\"", escape(&eval.rope)) };
-        let class = if *role == Role::After { " class=\"after\"" } else { "" };
-        let dot = format!("<span class=\"dot d{}\"></span>", figures::colour(*role));
-        let _ = write!(body, "<tr{class}><th scope=\"row\"{hover}>{dot}{}</th>", escape(name));
-        let starts = table.groups.iter().flat_map(|g| 0..g.columns.len());
-        for (cell, i) in cells.iter().zip(starts) {
-            let mark = match cell.mark {
-                Mark::Plain => "",
-                Mark::Best => " best",
-                Mark::Bad => " worse",
-            };
-            let _ = write!(body, "<td class=\"num{}{mark}\">{}</td>", first(i), escape(&cell.text));
-        }
-        body.push_str("</tr>\n");
-    }
+    let names: Vec<String> = run.evaluations.iter().map(row_name).collect();
     let rule = format!(
         "Best of each column in bold. Short context: change of perplexity at the longest measured length within the \
          original {}. “Extended” asks for all of: perplexity at long context at most {LONG_SLACK}\u{a0}×\u{a0}the base’s within its \
@@ -116,10 +100,75 @@ fn results(run: &RunRecord) -> String {
     );
     section(
         "Before and after",
-        &format!(
-            "<div class=\"scroll\"><table class=\"results\">{head}<tbody>\n{body}</tbody></table></div>\n<p class=\"small\">{rule}</p>\n"
-        ),
+        &format!("{}<p class=\"small\">{rule}</p>\n<p class=\"small\">{}</p>\n", table_of(&table, &names), small_print(run)),
     )
+}
+
+fn small_print(run: &RunRecord) -> String {
+    escape(&tasks::notes(&run.evaluations).join(". "))
+}
+
+/// A row's heading: the evaluation's colour and name, and its rotation on hovering.
+fn row_name(eval: &EvalRecord) -> String {
+    let hover = if eval.rope.is_empty() { String::new() } else { format!(" title=\"measured with {}\"", escape(&eval.rope)) };
+    let dot = format!("<span class=\"dot d{}\"></span>", figures::colour(eval.role));
+    format!("<th scope=\"row\"{hover}>{dot}{}</th>", escape(&text::one_line(&eval.name)))
+}
+
+/// A table whose rows begin with these headings.
+fn table_of(table: &Comparison, names: &[String]) -> String {
+    let mut head = String::from("<thead><tr>");
+    if table.is_grouped() {
+        head.push_str("<th rowspan=\"2\"></th>");
+        for group in &table.groups {
+            let _ = write!(head, "<th class=\"group\" colspan=\"{}\">{}</th>", group.columns.len(), escape(&group.title));
+        }
+        head.push_str("</tr><tr>");
+    } else {
+        let _ = write!(head, "<th scope=\"col\">{}</th>", escape(&table.caption));
+    }
+    for group in &table.groups {
+        for (i, column) in group.columns.iter().enumerate() {
+            let _ = write!(head, "<th class=\"num{}\">{}</th>", first(i), escape(column));
+        }
+    }
+    head.push_str("</tr></thead>");
+    let mut body = String::new();
+    for ((_, role, cells), name) in table.rows.iter().zip(names) {
+        let class = if *role == Role::After { " class=\"after\"" } else { "" };
+        let _ = write!(body, "<tr{class}>{name}");
+        let starts = table.groups.iter().flat_map(|g| 0..g.columns.len());
+        for (cell, i) in cells.iter().zip(starts) {
+            let mark = match cell.mark {
+                Mark::Plain => "",
+                Mark::Best => " best",
+                Mark::Bad => " worse",
+            };
+            let error = cell.error.as_ref().map_or_else(String::new, |e| format!(" <small>±{}</small>", escape(e)));
+            let _ = write!(body, "<td class=\"num{}{mark}\">{}{error}</td>", first(i), escape(&cell.text));
+        }
+        body.push_str("</tr>\n");
+    }
+    format!("<div class=\"scroll\"><table class=\"results\">{head}<tbody>\n{body}</tbody></table></div>\n")
+}
+
+/// Scores task by task.
+fn task_scores(run: &RunRecord) -> String {
+    let plain = |name: &str| format!("<th scope=\"row\">{}</th>", escape(name));
+    let one = |table: &Comparison| table_of(table, &table.rows.iter().map(|row| plain(&row.0)).collect::<Vec<_>>());
+    let tables: String = tasks::scores(&run.evaluations).iter().map(one).collect();
+    if tables.is_empty() { tables } else { section("Tasks", &format!("{tables}<p class=\"small\">{}</p>\n", small_print(run))) }
+}
+
+fn niah(run: &RunRecord) -> String {
+    let one = |eval: &EvalRecord| figures::niah(run, eval).map_or_else(String::new, |map| titled(&eval.name, &map, ""));
+    let maps: String = run.evaluations.iter().map(one).collect();
+    if maps.is_empty() {
+        return String::new();
+    }
+    let text = "<p class=\"small\">One of several keys is asked for, whose number hides at a depth of a long text; the others stand \
+                anywhere. A cell says how often the model repeats the right one, in percent.</p>\n";
+    section("Needles in a haystack", &format!("<div class=\"figures three\">{maps}</div>\n{text}"))
 }
 
 fn first(column: usize) -> &'static str {

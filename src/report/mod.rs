@@ -25,6 +25,7 @@ pub mod record;
 pub mod run_readme;
 pub mod svg;
 pub mod table;
+pub mod tasks;
 pub mod tensorboard;
 pub mod text;
 pub mod verdict;
@@ -41,7 +42,7 @@ pub fn write(dir: &Path, run: &RunRecord) -> Result<Vec<PathBuf>> {
     let card = dir.join("README.md");
     write_bytes_atomically(&card, run_readme::card(run).as_bytes())?;
     let plots = plots::write(dir, run)?;
-    let tables = csv::write(dir, &run.evaluations)?;
+    let tables = csv::write(&dir.join("eval"), &run.evaluations)?;
     // Last: where it is, everything is.
     let json = dir.join("report.json");
     run.save(&json)?;

@@ -13,6 +13,7 @@ use crate::io::atomic::write_bytes_atomically;
 /// A file cannot be written.
 pub fn write(dir: &Path, run: &RunRecord) -> Result<Vec<PathBuf>> {
     let passkey = |role| run.evaluation(role).and_then(|eval| figures::passkey(run, eval));
+    let niah = |role| run.evaluation(role).and_then(|eval| figures::niah(run, eval));
     let plots = [
         ("training_loss.svg", figures::training_loss(run)),
         ("perplexity.svg", figures::perplexity(run)),
@@ -21,6 +22,10 @@ pub fn write(dir: &Path, run: &RunRecord) -> Result<Vec<PathBuf>> {
         ("passkey_rope_only.svg", passkey(Role::RopeOnly)),
         ("passkey_after.svg", passkey(Role::After)),
         ("passkey_control.svg", passkey(Role::Control)),
+        ("niah_before.svg", niah(Role::Before)),
+        ("niah_rope_only.svg", niah(Role::RopeOnly)),
+        ("niah_after.svg", niah(Role::After)),
+        ("niah_control.svg", niah(Role::Control)),
         ("coverage.svg", figures::coverage(run)),
         ("gradient_norm.svg", figures::gradient_norm(run)),
         ("learning_rate.svg", figures::learning_rate(run)),

@@ -204,10 +204,42 @@ pub struct EvalRecord {
     pub buckets: Vec<Bucket>,
     /// Passkey retrieval.
     pub passkey: Option<Grid>,
+    /// Retrieval of one key among others.
+    pub niah: Option<Grid>,
+    /// RULER's tasks by length.
+    pub ruler: Vec<TaskScore>,
+    /// LongBench's datasets by length.
+    pub longbench: Vec<TaskScore>,
+    /// Decided the questions.
+    pub seed: u64,
+}
+
+/// A task at one length.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskScore {
+    /// Its name.
+    pub task: String,
+    /// Its category, where tasks have one.
+    pub group: String,
+    /// Tokens of prompt and answer that were allowed.
+    pub length: usize,
+    /// Mean score, 0 to 1.
+    #[serde(deserialize_with = "nullable::number")]
+    pub score: f64,
+    /// Standard error of the mean; NaN for one sample.
+    #[serde(deserialize_with = "nullable::number")]
+    pub error: f64,
+    /// Samples scored.
+    pub samples: u64,
+    /// Mean tokens of prompt and answer that were used.
+    #[serde(deserialize_with = "nullable::number")]
+    pub tokens: f64,
 }
 
 /// Perplexity at one context length.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LengthScore {
     /// Tokens of context.
     pub length: usize,
@@ -217,10 +249,20 @@ pub struct LengthScore {
     /// Mean loss in nats per token.
     #[serde(deserialize_with = "nullable::number")]
     pub nll: f64,
+    /// Standard error of the loss over windows; NaN for one window.
+    #[serde(deserialize_with = "nullable::number")]
+    pub error: f64,
     /// Tokens scored.
     pub tokens: u64,
     /// Windows scored.
     pub windows: u64,
+}
+
+impl LengthScore {
+    /// A length at which there was nothing to measure.
+    pub fn unmeasured() -> Self {
+        Self { ppl: f64::NAN, nll: f64::NAN, error: f64::NAN, ..Self::default() }
+    }
 }
 
 /// Loss of the tokens at positions `lo..hi`.
@@ -237,7 +279,7 @@ pub struct Bucket {
     pub tokens: u64,
 }
 
-/// Passkey accuracy by depth and length.
+/// Accuracy of retrieval by depth and length.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Grid {
     /// Context lengths in tokens: the columns.
@@ -296,6 +338,36 @@ impl EvalRecord {
     pub fn passkey_at(&self, length: usize) -> Option<f64> {
         self.passkey.as_ref()?.mean_at(length)
     }
+
+    /// Mean over RULER's tasks at this length, and its standard error; NaN where a task's is.
+    pub fn ruler_at(&self, length: usize) -> Option<(f64, f64)> {
+        let scores: Vec<_> = self.ruler.iter().filter(|s| s.length == length && s.score.is_finite()).collect();
+        mean(&scores.iter().map(|s| (s.score, s.error)).collect::<Vec<_>>())
+    }
+
+    /// Mean over LongBench's categories, each of which is the mean over its datasets, and its standard error.
+    pub fn longbench_at(&self, length: usize) -> Option<(f64, f64)> {
+        mean(&self.longbench_groups(length).into_iter().map(|(_, mean)| mean).collect::<Vec<_>>())
+    }
+
+    /// Mean and standard error of each of LongBench's categories, in the order of their first dataset.
+    pub fn longbench_groups(&self, length: usize) -> Vec<(&str, (f64, f64))> {
+        let mut groups: Vec<(&str, Vec<(f64, f64)>)> = Vec::new();
+        for score in self.longbench.iter().filter(|s| s.length == length && s.score.is_finite()) {
+            match groups.iter_mut().find(|(name, _)| *name == score.group) {
+                Some((_, scores)) => scores.push((score.score, score.error)),
+                None => groups.push((&score.group, vec![(score.score, score.error)])),
+            }
+        }
+        groups.into_iter().filter_map(|(name, scores)| Some((name, mean(&scores)?))).collect()
+    }
+}
+
+/// Mean of independent means with their standard errors.
+fn mean(parts: &[(f64, f64)]) -> Option<(f64, f64)> {
+    let n = parts.len() as f64;
+    let squares: f64 = parts.iter().map(|(_, error)| error * error).sum();
+    (!parts.is_empty()).then(|| (parts.iter().map(|(score, _)| score).sum::<f64>() / n, squares.sqrt() / n))
 }
 
 impl Grid {
@@ -311,4 +383,15 @@ impl Grid {
         let cells: Vec<f64> = (0..self.depths.len()).filter_map(|d| self.cell(d, column)).collect();
         (!cells.is_empty()).then(|| cells.iter().sum::<f64>() / cells.len() as f64)
     }
+
+    /// Standard error of a share of `cells` cells' prompts.
+    pub fn error_of(&self, share: f64, cells: usize) -> f64 {
+        standard_error(share, self.samples * cells as u64)
+    }
+}
+
+/// Standard error of a share that was measured on `samples` questions: `√(p(1−p)/n)`. It is 0 where all answers were
+/// right or all wrong, which for few samples says little.
+pub fn standard_error(share: f64, samples: u64) -> f64 {
+    (share * (1.0 - share) / samples as f64).sqrt()
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::record::{EvalRecord, Role};
+use super::record::{EvalRecord, Grid, Role};
 use super::text;
 use super::verdict;
 
@@ -32,8 +32,26 @@ pub enum Mark {
 pub struct Cell {
     /// What it says.
     pub text: String,
+    /// Its standard error, where one is known.
+    pub error: Option<String>,
     /// How it stands out.
     pub mark: Mark,
+}
+
+impl Cell {
+    /// A value with its standard error; one that is no number is not known.
+    pub fn measured(value: Option<(f64, f64)>, format: impl Fn(Option<f64>) -> String) -> Self {
+        let error = value.map(|(_, error)| error).filter(|error| error.is_finite());
+        Self { text: format(value.map(|v| v.0)), error: error.map(|e| format(Some(e))), mark: Mark::Plain }
+    }
+
+    /// Both, in plain text.
+    pub fn whole(&self) -> String {
+        match &self.error {
+            Some(error) => format!("{} ±{}", self.text, error.trim_end_matches(" %")),
+            None => self.text.clone(),
+        }
+    }
 }
 
 /// Columns that belong together under one heading.
@@ -45,9 +63,11 @@ pub struct Group {
     pub columns: Vec<String>,
 }
 
-/// Evaluations in rows; perplexities, passkey accuracies and the short-context change in columns.
+/// Evaluations in rows; perplexities, accuracies, scores and the short-context change in columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Comparison {
+    /// What the table is of, where its groups do not say it.
+    pub caption: String,
     /// Column groups.
     pub groups: Vec<Group>,
     /// Name, role and one cell per column.
@@ -57,17 +77,32 @@ pub struct Comparison {
 impl Comparison {
     /// Compares evaluations of a model with `context` tokens of original context.
     pub fn new(evaluations: &[EvalRecord], context: usize) -> Self {
-        let lengths = union(evaluations, |e| e.perplexity.iter().map(|s| s.length).collect());
-        let keys = union(evaluations, |e| e.passkey.as_ref().map_or_else(Vec::new, |g| g.lengths.clone()));
         let before = evaluations.iter().rev().find(|e| e.role == Role::Before);
         let mut table = Self {
+            caption: String::new(),
             groups: Vec::new(),
             rows: evaluations.iter().map(|e| (text::one_line(&e.name), e.role, Vec::new())).collect(),
         };
-        let ppl = lengths.iter().map(|&l| best(evaluations, |e| measured(e, l), text::perplexity, |a, b| a < b));
+        let lengths = union(evaluations, |e| e.perplexity.iter().map(|s| s.length).collect());
+        let less = |a: f64, b: f64| a < b;
+        let more = |a: f64, b: f64| a > b;
+        let ppl = lengths.iter().map(|&l| best(evaluations, |e| measured(e, l), text::perplexity, less));
         table.add("perplexity", &lengths, ppl.collect());
-        let found = keys.iter().map(|&l| best(evaluations, |e| e.passkey_at(l), text::percent, |a, b| a > b));
-        table.add("passkey", &keys, found.collect());
+        for (title, grid) in GRIDS {
+            let lengths = union(evaluations, |e| grid(e).map_or_else(Vec::new, |g| g.lengths.clone()));
+            let found = lengths.iter().map(|&l| best(evaluations, |e| found(grid(e)?, l), text::percent, more));
+            table.add(title, &lengths, found.collect());
+        }
+        let lengths = union(evaluations, |e| e.ruler.iter().map(|s| s.length).collect());
+        let ruler = lengths.iter().map(|&l| best(evaluations, |e| e.ruler_at(l), text::score, more));
+        table.add("RULER", &lengths, ruler.collect());
+        if !lengths.is_empty() {
+            let effective = evaluations.iter().map(|e| Cell { text: super::tasks::effective(e), ..Cell::default() });
+            table.add_columns("RULER", vec!["effective".into()], vec![effective.collect()]);
+        }
+        let lengths = union(evaluations, |e| e.longbench.iter().map(|s| s.length).collect());
+        let scores = lengths.iter().map(|&l| best(evaluations, |e| e.longbench_at(l), text::score, more));
+        table.add("LongBench", &lengths, scores.collect());
         let change = |e: &EvalRecord| match before.filter(|_| e.role != Role::Before) {
             Some(base) => verdict::damage(base, e, context),
             None => None,
@@ -76,12 +111,23 @@ impl Comparison {
             let column = evaluations.iter().map(|e| {
                 let ratio = change(e);
                 let mark = if ratio.is_some_and(|r| r > verdict::SHORT_SLACK) { Mark::Bad } else { Mark::Plain };
-                Cell { text: ratio.map_or_else(|| "–".into(), text::change), mark }
+                Cell { text: ratio.map_or_else(|| "–".into(), text::change), error: None, mark }
             });
             let column = column.collect();
             table.add_columns("short context", vec!["change".into()], vec![column]);
         }
         table
+    }
+
+    /// A table of one kind of column: its caption, its columns, and its rows with their names.
+    pub fn single(caption: String, columns: Vec<String>, rows: Vec<(String, Vec<Cell>)>) -> Self {
+        let rows = rows.into_iter().map(|(name, cells)| (name, Role::Other, cells)).collect();
+        Self { caption, groups: vec![Group { title: String::new(), columns }], rows }
+    }
+
+    /// Whether its groups have names.
+    pub fn is_grouped(&self) -> bool {
+        self.groups.iter().any(|group| !group.title.is_empty())
     }
 
     fn add(&mut self, title: &str, lengths: &[usize], columns: Vec<Vec<Cell>>) {
@@ -106,11 +152,17 @@ impl Comparison {
         }
         let name_width = self.rows.iter().map(|r| width(&r.0)).max().unwrap_or(0);
         let widths = self.group_widths();
-        let mut out = " ".repeat(name_width);
-        for (group, widths) in self.groups.iter().zip(&widths) {
-            let _ = write!(out, " │ {}", pad_right(&group.title, joined(widths)));
+        let mut out = String::new();
+        if !self.caption.is_empty() {
+            let _ = writeln!(out, "{}", self.caption);
         }
-        trim_line(&mut out);
+        if self.is_grouped() {
+            out.push_str(&" ".repeat(name_width));
+            for (group, widths) in self.groups.iter().zip(&widths) {
+                let _ = write!(out, " │ {}", pad_right(&group.title, joined(widths)));
+            }
+            trim_line(&mut out);
+        }
         out.push_str(&" ".repeat(name_width));
         for (group, widths) in self.groups.iter().zip(&widths) {
             let names: Vec<_> = group.columns.iter().zip(widths).map(|(c, &w)| pad_left(c, w)).collect();
@@ -153,7 +205,8 @@ impl Comparison {
             let _ = write!(out, "| {} |", markdown_text(name));
             for cell in cells {
                 let bold = if cell.mark == Mark::Best { "**" } else { "" };
-                let _ = write!(out, " {bold}{}{bold} |", cell.text);
+                let error = cell.error.as_ref().map_or_else(String::new, |e| format!(" ±{}", e.trim_end_matches(" %")));
+                let _ = write!(out, " {bold}{}{bold}{error} |", cell.text);
             }
             out.push('\n');
         }
@@ -165,7 +218,7 @@ impl Comparison {
         let mut widths = Vec::new();
         for group in &self.groups {
             let column = |(i, name): (usize, &String)| {
-                let cells = self.rows.iter().filter_map(|r| r.2.get(first + i)).map(|c| width(&c.text));
+                let cells = self.rows.iter().filter_map(|r| r.2.get(first + i)).map(|c| width(&c.whole()));
                 cells.max().unwrap_or(0).max(width(name))
             };
             let mut group_widths: Vec<usize> = group.columns.iter().enumerate().map(column).collect();
@@ -202,34 +255,44 @@ fn union(evaluations: &[EvalRecord], lengths: impl Fn(&EvalRecord) -> Vec<usize>
     all
 }
 
-/// Perplexity as it was measured: infinite is a result, NaN is none.
-fn measured(eval: &EvalRecord, length: usize) -> Option<f64> {
+/// The grids of an evaluation, by name.
+pub(super) const GRIDS: [(&str, fn(&EvalRecord) -> Option<&Grid>); 2] =
+    [("passkey", |e| e.passkey.as_ref()), ("niah", |e| e.niah.as_ref())];
+
+/// Mean over the depths at one length, and its standard error.
+fn found(grid: &Grid, length: usize) -> Option<(f64, f64)> {
+    let share = grid.mean_at(length)?;
+    Some((share, grid.error_of(share, grid.depths.len())))
+}
+
+/// Perplexity as it was measured: infinite is a result, NaN is none. Its standard error follows from that of the loss.
+fn measured(eval: &EvalRecord, length: usize) -> Option<(f64, f64)> {
     let score = eval.perplexity.iter().find(|s| s.length == length)?;
-    (!score.ppl.is_nan()).then_some(score.ppl)
+    (!score.ppl.is_nan()).then_some((score.ppl, score.ppl * score.error))
 }
 
 fn best(
     evaluations: &[EvalRecord],
-    value: impl Fn(&EvalRecord) -> Option<f64>,
+    value: impl Fn(&EvalRecord) -> Option<(f64, f64)>,
     format: impl Fn(Option<f64>) -> String,
     better: impl Fn(f64, f64) -> bool,
 ) -> Vec<Cell> {
     let values: Vec<_> = evaluations.iter().map(value).collect();
-    let finite = || values.iter().flatten().copied().filter(|v| v.is_finite());
+    let finite = || values.iter().flatten().map(|v| v.0).filter(|v| v.is_finite());
     let top = finite().reduce(|a, b| if better(b, a) { b } else { a });
     let shown = top.map(|t| format(Some(t)));
     // With one contender, or all alike as printed, nobody won.
     let contest = finite().any(|v| Some(format(Some(v))) != shown);
-    let cell = |v: &Option<f64>| {
-        let text = format(*v);
-        let won = contest && v.is_some() && Some(&text) == shown.as_ref();
-        Cell { text, mark: if won { Mark::Best } else { Mark::Plain } }
+    let cell = |v: &Option<(f64, f64)>| {
+        let cell = Cell::measured(*v, &format);
+        let won = contest && v.is_some() && Some(&cell.text) == shown.as_ref();
+        Cell { mark: if won { Mark::Best } else { Mark::Plain }, ..cell }
     };
     values.iter().map(cell).collect()
 }
 
 fn terminal_cell(cell: &Cell, width: usize, colour: Colour) -> String {
-    let text = pad_left(&cell.text, width);
+    let text = pad_left(&cell.whole(), width);
     match cell.mark {
         Mark::Plain => text,
         Mark::Best => paint(&text, "1;32", colour),

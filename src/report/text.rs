@@ -44,6 +44,11 @@ pub fn percent(share: Option<f64>) -> String {
     share.filter(|s| s.is_finite()).map_or_else(|| "–".into(), |s| format!("{:.0} %", s * 100.0))
 }
 
+/// A score of 0 to 1 as its tables write it, times 100: `85.6`; `–` when it was not measured.
+pub fn score(share: Option<f64>) -> String {
+    share.filter(|s| s.is_finite()).map_or_else(|| "–".into(), |s| format!("{:.1}", s * 100.0))
+}
+
 /// A relative change with its sign: `+4.5 %`; a change too small to show is `±0.0 %`.
 pub fn change(ratio: f64) -> String {
     let percent = (ratio - 1.0) * 100.0;

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Ending;
 use super::base::{Base, load_on};
-use super::commands::{eval_text, print};
+use super::commands::print;
 use super::job::stop_flag;
+use super::text;
 use super::ui::Ui;
 use crate::backend::Kernels;
 use crate::backend::gpu::Place;
@@ -38,7 +39,7 @@ pub fn analyze(args: &AnalyzeArgs, place: &Place, kernels: &dyn Kernels) -> Resu
     let base = Base::open(&args.model, args.tokenizer.as_deref())?;
     let extended = super::base::open_dir(&args.against)?;
     let longest = args.seq_len.map_or(extended.config().context, |length| length.0);
-    let docs = eval_text(args.data.as_deref(), &args.columns, &base, longest)?;
+    let docs = text::measured(args.data.as_deref(), &args.columns, &base, longest)?;
     if extended.tokenizer_files().has(TOKENIZER) {
         check_same_ids(args, &base, &docs, longest)?;
     }
@@ -70,7 +71,7 @@ pub fn analyze(args: &AnalyzeArgs, place: &Place, kernels: &dyn Kernels) -> Resu
 fn check_same_ids(args: &AnalyzeArgs, base: &Base, docs: &[Vec<u32>], longest: usize) -> Result<()> {
     let extended = Base::open(&args.against, None)?;
     if extended.tokenizer.identity() == base.tokenizer.identity()
-        || eval_text(args.data.as_deref(), &args.columns, &extended, longest)? == docs
+        || text::measured(args.data.as_deref(), &args.columns, &extended, longest)? == docs
     {
         return Ok(());
     }

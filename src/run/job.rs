@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::Ending;
 use super::base::{Base, Found};
 use super::folder::Folder;
-use super::measure::{Measure, questions};
+use super::measure::Measure;
 use super::memory::Memory;
+use super::questions::{Material, Wanted};
 use super::session::Session;
 use super::text::{self, Rows, RunText};
 use super::ui::Ui;
@@ -17,7 +18,7 @@ use crate::backend::gpu::Place;
 use crate::backend::selftest::{Check, self_test};
 use crate::checkpoint::{self, Context};
 use crate::config::RunConfig;
-use crate::config::choices::Export as Wanted;
+use crate::config::choices::Export as Exported;
 use crate::error::Result;
 use crate::eval::Subject;
 use crate::io::atomic::Existing;
@@ -175,9 +176,8 @@ impl Job<'_> {
 
     /// All stages. `None` when stopped on the way.
     fn run(&self) -> Result<Option<RunRecord>> {
-        let questions = questions(self.base)?;
-        let measure =
-            Measure::of_run(self.config, (self.place, self.kernels), questions.as_ref(), &self.text.eval, self.stop, self.ui);
+        let material = Material::read(self.base, Wanted::by_run(self.config))?;
+        let measure = Measure::of_run(self.config, (self.place, self.kernels), &material, &self.text.eval, self.stop, self.ui);
         let positions = &self.config.positions;
         let base_rope = &self.base.dir.config().rope;
         let mut evaluations = Vec::new();
@@ -258,10 +258,10 @@ impl Job<'_> {
     pub(super) fn wants(&self) -> (bool, bool) {
         let adapters = self.config.train.mode.adapters();
         match self.config.output.export {
-            Wanted::Adapter => (false, adapters),
-            Wanted::Merged => (true, false),
-            Wanted::Both => (true, adapters),
-            Wanted::None => (false, false),
+            Exported::Adapter => (false, adapters),
+            Exported::Merged => (true, false),
+            Exported::Both => (true, adapters),
+            Exported::None => (false, false),
         }
     }
 

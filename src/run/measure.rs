@@ -2,29 +2,20 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
-use super::base::Base;
+use super::questions::Material;
 use super::ui::Ui;
 use crate::backend::Kernels;
 use crate::backend::gpu::Place;
 use crate::config::choices::Task;
 use crate::config::{RunConfig, defaults};
-use crate::data::Encode;
 use crate::error::{IoContext, Result};
-use crate::eval::{EvalPlan, EvalProgress, Evaluation, Facts, Passkey, PasskeyPlan, Questions, Subject};
+use crate::eval::{EvalPlan, EvalProgress, Evaluation, Subject};
 use crate::io::atomic::write_bytes_atomically;
 use crate::model::{Llama, RopeConfig};
 use crate::report::record::{EvalRecord, Role};
-use crate::units::{format_count, format_length};
-
-/// The questions that fit a model: its own language for the built-in one, LongLoRA's template for all others.
-pub fn questions<'a>(base: &'a Base) -> Result<Box<dyn Questions + 'a>> {
-    let speaks_synthetic = base.tokenizer.identity() == crate::data::synthetic::tokenizer_identity();
-    Ok(match speaks_synthetic {
-        true => Box::new(Facts::default()),
-        false => Box::new(Passkey::new(&base.tokenizer)?),
-    })
-}
+use crate::units::{format_count, format_duration, format_length};
 
 /// What all evaluations of a run share.
 pub struct Measure<'a> {
@@ -40,6 +31,8 @@ pub struct Measure<'a> {
     pub ui: Ui,
     /// Name of the place where it runs.
     pub device: &'a str,
+    /// Decided the questions.
+    pub seed: u64,
 }
 
 impl<'a> Measure<'a> {
@@ -47,7 +40,7 @@ impl<'a> Measure<'a> {
     pub fn of_run(
         config: &RunConfig,
         (place, kernels): (&'a Place, &'a dyn Kernels),
-        questions: &'a dyn Questions,
+        material: &'a Material,
         docs: &'a [Vec<u32>],
         stop: &'a AtomicBool,
         ui: Ui,
@@ -56,14 +49,9 @@ impl<'a> Measure<'a> {
         if eval.tasks.is_empty() {
             return None;
         }
-        let passkey = eval.tasks.contains(&Task::Passkey).then(|| PasskeyPlan {
-            samples: eval.passkey_samples,
-            seed: config.train.seed,
-            ..PasskeyPlan::new(questions, eval.at.clone())
-        });
         let docs = if eval.tasks.contains(&Task::Ppl) { docs.iter().map(Vec::as_slice).collect() } else { Vec::new() };
-        let plan = EvalPlan { lengths: eval.at.clone(), windows: defaults::WINDOWS, stride: None, passkey };
-        Some(Self { kernels, plan, docs, stop, ui, device: place.name() })
+        let plan = material.plan(defaults::WINDOWS, None);
+        Some(Self { kernels, plan, docs, stop, ui, device: place.name(), seed: material.seed() })
     }
 
     /// What was measured here before, or measures it now and keeps it. `None` when stopped. What was measured on another device
@@ -92,8 +80,15 @@ impl<'a> Measure<'a> {
     /// Measures one subject. `None` when stopped.
     pub fn run(&self, model: &mut Llama, subject: &Subject) -> Result<Option<EvalRecord>> {
         let bar = self.ui.bar(&format!("evaluate {}", subject.name), 1);
+        let mut pace = Pace::new();
         let mut hear = |news: EvalProgress| match news {
-            EvalProgress::Tokens { done, total } => bar.at(done, total, format!("{} tokens", format_count(done))),
+            EvalProgress::Tokens { done, total, share } => {
+                let line = format!("{} tokens  eta {}", format_count(done), format_duration(pace.left(share)));
+                if self.ui == Ui::Plain && pace.is_due() {
+                    self.ui.say(&format!("evaluate {} | {:.0}% | {line}", subject.name, 100.0 * share));
+                }
+                bar.at(done, total, line);
+            }
             EvalProgress::TextTooShort { length, longest } => bar.say(
                 self.ui,
                 &format!(
@@ -102,13 +97,13 @@ impl<'a> Measure<'a> {
                     format_count(longest as u64)
                 ),
             ),
-            EvalProgress::PromptTooLong { length, needs } => {
-                bar.say(self.ui, &format!("skipped passkey at {}: a question takes {needs} tokens", format_length(length)));
+            EvalProgress::PromptTooLong { task, length, needs } => {
+                bar.say(self.ui, &format!("skipped {task} at {}: a question takes about {needs} tokens", format_length(length)));
             }
         };
         let evaluation = Evaluation { kernels: self.kernels, plan: &self.plan, docs: &self.docs, stop: self.stop };
         let record = evaluation.run(model, subject, &mut hear)?;
-        Ok(record.map(|record| EvalRecord { device: self.device.to_owned(), ..record }))
+        Ok(record.map(|record| EvalRecord { device: self.device.to_owned(), seed: self.seed, ..record }))
     }
 
     /// Measures all subjects on one model, which is gone then. `None` when stopped.
@@ -120,11 +115,42 @@ impl<'a> Measure<'a> {
     pub fn validation_loss(&self, model: &mut Llama, rope: &RopeConfig) -> Result<Option<f64>> {
         let longest = self.docs.iter().map(|d| d.len()).max().unwrap_or(0);
         let Some(&length) = self.plan.lengths.iter().filter(|&&l| l <= longest).max() else { return Ok(None) };
-        let plan = EvalPlan { lengths: vec![length], passkey: None, ..self.plan.clone() };
+        let EvalPlan { windows, stride, .. } = self.plan;
+        let plan = EvalPlan { lengths: vec![length], windows, stride, ..EvalPlan::default() };
         let evaluation = Evaluation { kernels: self.kernels, plan: &plan, docs: &self.docs, stop: self.stop };
         let subject = Subject { name: String::new(), role: Role::Other, rope: rope.clone() };
         let record = evaluation.run(model, &subject, &mut |_| {})?;
         Ok(record.and_then(|r| r.perplexity.first().map(|s| s.nll)))
+    }
+}
+
+/// How fast an evaluation goes.
+struct Pace {
+    started: Instant,
+    told: Instant,
+}
+
+impl Pace {
+    /// Between lines where there is no bar.
+    const PAUSE: Duration = Duration::from_secs(30);
+
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { started: now, told: now }
+    }
+
+    /// Seconds left when this share is done.
+    fn left(&self, share: f64) -> f64 {
+        self.started.elapsed().as_secs_f64() * (1.0 / share.max(1e-9) - 1.0)
+    }
+
+    /// Whether it is time for another line.
+    fn is_due(&mut self) -> bool {
+        let due = self.told.elapsed() >= Self::PAUSE;
+        if due {
+            self.told = Instant::now();
+        }
+        due
     }
 }
 

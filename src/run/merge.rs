@@ -3,9 +3,10 @@
 use super::Ending;
 use super::base::{Base, OnDisk};
 use super::blend::Blend;
-use super::commands::{eval_text, print};
+use super::commands::print;
 use super::job::stop_flag;
 use super::measure::Measure;
+use super::text;
 use super::ui::Ui;
 use crate::backend::Kernels;
 use crate::backend::gpu::Place;
@@ -80,7 +81,7 @@ pub fn merge_best(args: &MergeArgs, with: &ModelSource, (place, kernels): (&Plac
     let text = held_out(args, with, &lengths)?;
     let plan = EvalPlan { lengths: lengths.clone(), windows: defaults::WINDOWS, ..EvalPlan::default() };
     let docs = text.iter().map(Vec::as_slice).collect();
-    let measure = Measure { kernels, plan, docs, stop: &stop, ui, device: place.name() };
+    let measure = Measure { kernels, plan, docs, stop: &stop, ui, device: place.name(), seed: defaults::SEED };
     let mut tried = Vec::new();
     for weight in SEARCHED {
         let mut model = mixture(&blend, weight, storage, kernels)?;
@@ -110,7 +111,7 @@ fn lengths(args: &MergeArgs, blend: &Blend) -> Vec<usize> {
 fn held_out(args: &MergeArgs, with: &ModelSource, lengths: &[usize]) -> Result<Vec<Vec<u32>>> {
     let longest = lengths.last().copied().unwrap_or(0);
     let tokenizer = Base::open(with, args.tokenizer.as_deref())?;
-    let text = eval_text(args.data.as_deref(), &args.columns, &tokenizer, longest)?;
+    let text = text::measured(args.data.as_deref(), &args.columns, &tokenizer, longest)?;
     let held = text.iter().map(Vec::len).max().unwrap_or(0);
     if held >= longest {
         return Ok(text);

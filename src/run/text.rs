@@ -3,14 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::base::Base;
 use super::words;
 use crate::config::text::Source;
 use crate::config::{ConfigError, Problem, RunConfig};
 use crate::data::corpus::tokens;
-use crate::data::synthetic::{STAGES, Stage};
+use crate::data::synthetic::{STAGES, Stage, tokenizer_identity};
 use crate::data::{
-    Batch, BatchBuilder, CacheUse, ChatTokenizer, Corpus, CorpusOptions, DataError, Encode, Loss, MASKED, Packing, Progress,
-    Reading, RowOptions, RowSet, SkipReport, Sources, Specials, Split, SyntheticBuilder, cache_folder,
+    Batch, BatchBuilder, CacheUse, ChatTokenizer, Columns, Corpus, CorpusOptions, DataError, Encode, Loss, MASKED, Packing,
+    Progress, Reading, RowOptions, RowSet, SkipReport, Sources, Specials, Split, SyntheticBuilder, cache_folder,
 };
 use crate::error::Result;
 use crate::io::TextTokenizer;
@@ -175,6 +176,22 @@ fn packing(config: &RunConfig, corpus: &Corpus) -> Result<Packing> {
 
 /// Evaluation documents never share numbers with training documents, whatever the run's seed.
 const EVAL_SEED: u64 = 0x0E7A_1DA7_A000_0001;
+
+/// What a command other than training measures a model on: a file, else the built-in model's language, where that is the model's.
+pub fn measured(data: Option<&Path>, columns: &Columns, base: &Base, longest: usize) -> Result<Vec<Vec<u32>>> {
+    match data {
+        Some(path) => {
+            let reading = Reading { columns: columns.clone(), ..Reading::default() };
+            eval_file(path, &reading, &ChatTokenizer::new(&base.tokenizer, None, Loss::All)?)
+        }
+        None if base.tokenizer.identity() == tokenizer_identity() => synthetic_eval(longest),
+        None => {
+            let problem = Problem::new("data", "perplexity needs text")
+                .help("add --data FILE; ltrain eval can also measure --tasks passkey alone");
+            Err(ConfigError::Problems(vec![problem]).into())
+        }
+    }
+}
 
 /// A text file, or the rows of a .jsonl file, as tokens, all of which are scored. Each text begins as Transformers begins one: with
 /// the tokenizer's first token, if it has one; conversations begin as their template says.

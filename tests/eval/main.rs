@@ -3,6 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod passkey;
+mod pieces;
+mod ruler;
 mod stories;
 
 use std::sync::atomic::AtomicBool;
@@ -180,8 +182,10 @@ fn an_evaluation_fills_its_record() {
     let scored: Vec<_> = record.perplexity.iter().map(|s| (s.length, s.tokens)).collect();
     assert_eq!(scored, [(100, 299), (200, 399)], "sliding scores all but the first token");
     assert_eq!(record.passkey.unwrap().accuracy.len(), 2);
-    let Some(EvalProgress::Tokens { done, total }) = news.iter().rfind(|n| matches!(n, EvalProgress::Tokens { .. })) else {
+    let Some(EvalProgress::Tokens { done, total, share }) = news.iter().rfind(|n| matches!(n, EvalProgress::Tokens { .. }))
+    else {
         panic!("no progress");
     };
     assert_eq!(done, total);
+    assert_near("share of the work", *share, 1.0, 1e-12);
 }

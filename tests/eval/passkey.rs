@@ -5,10 +5,10 @@ use std::sync::atomic::AtomicBool;
 use ltrain::backend::Cpu;
 use ltrain::data::Encode;
 use ltrain::error::Result;
-use ltrain::eval::passkey::{CellNews, answers, grid, standard_error};
+use ltrain::eval::passkey::{CellNews, answers, grid};
 use ltrain::eval::{Facts, Passkey, PasskeyPlan, Question, Questions};
 use ltrain::generate::{Sampler, generate};
-use ltrain::report::record::Grid;
+use ltrain::report::record::{Grid, standard_error};
 
 use crate::{assert_near, load, text};
 
@@ -89,7 +89,7 @@ fn an_oracle_scores_all_and_a_liar_nothing() {
         assert_eq!([1, 2].map(|length| empty.cell(depth, length)), [Some(0.0); 2]);
     }
     assert!(news.contains(&CellNews::TooShort { length: 20, needs: 30 }), "a length without room is reported");
-    let tokens: u64 = news.iter().map(|n| if let CellNews::Tokens(n) = n { *n } else { 0 }).sum();
+    let tokens: u64 = news.iter().map(|n| if let CellNews::Tokens { tokens, .. } = n { *tokens } else { 0 }).sum();
     assert_eq!((tokens, right.samples), (5 * 7 * 5064, 7));
 }
 

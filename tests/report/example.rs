@@ -107,6 +107,7 @@ fn eval(name: &str, role: Role, rope: &str, ppl: [f64; 5], found: [f64; 4], slop
         length,
         ppl,
         nll: ppl.ln(),
+        error: 0.01,
         tokens: 65_536,
         windows: 65_536 / length as u64,
     });
@@ -132,7 +133,25 @@ fn eval(name: &str, role: Role, rope: &str, ppl: [f64; 5], found: [f64; 4], slop
             accuracy: (0..5).map(|d| found.iter().map(|&a| cell(d, a)).collect()).collect(),
             samples: 20,
         }),
+        ruler: found
+            .iter()
+            .zip(lengths)
+            .flat_map(|(&score, length)| ["niah_single_2", "vt"].map(|task| scored(task, "", length, score)))
+            .collect(),
+        longbench: vec![scored("qasper", "single-doc QA", 4096, found[3]), scored("lcc", "code", 4096, 0.5)],
+        niah: Some(Grid {
+            lengths: lengths[..2].to_vec(),
+            depths: vec![0.0, 1.0],
+            accuracy: vec![vec![found[0], found[1]]; 2],
+            samples: 10,
+        }),
+        seed: 42,
     }
+}
+
+fn scored(task: &str, group: &str, length: usize, score: f64) -> TaskScore {
+    let (task, group) = (task.into(), group.into());
+    TaskScore { task, group, length, score, error: 0.02, samples: 20, tokens: length as f64 - 1.0 }
 }
 
 fn coverage(bin: u64) -> CoverageRecord {

@@ -72,6 +72,8 @@ fn page_and_plots_are_well_formed_and_complete() {
         "passkey_rope_only",
         "passkey_after",
         "passkey_control",
+        "niah_before",
+        "niah_after",
         "coverage",
         "gradient_norm",
         "learning_rate",
@@ -160,7 +162,8 @@ fn missing_and_broken_values_never_panic_nor_draw_garbage() {
         for e in &mut run.evaluations {
             e.perplexity.iter_mut().for_each(|s| s.ppl = v);
             e.buckets.iter_mut().for_each(|b| b.nll = v);
-            if let Some(grid) = &mut e.passkey {
+            e.ruler.iter_mut().chain(&mut e.longbench).for_each(|s| (s.score, s.error, s.tokens) = (v, v, v));
+            for grid in [&mut e.passkey, &mut e.niah].into_iter().flatten() {
                 grid.accuracy.iter_mut().flatten().for_each(|a| *a = v);
             }
         }
@@ -287,21 +290,28 @@ fn measurements_are_tables_too() {
     let mut run = example();
     run.evaluations.truncate(2);
     run.evaluations[0].name = "base, \"raw\"".into();
-    run.evaluations[0].perplexity[4] = LengthScore { length: 8192, ppl: f64::NAN, nll: f64::NAN, tokens: 0, windows: 0 };
+    run.evaluations[0].perplexity[4] = LengthScore { length: 8192, ..LengthScore::unmeasured() };
     let grid = run.evaluations[1].passkey.as_mut().unwrap();
     grid.accuracy.iter_mut().for_each(|row| row[3] = f64::NAN);
     let output = all_output(&run);
     let table = |name: &str| -> Vec<&str> { output.iter().find(|o| o.0 == name).unwrap().1.lines().collect() };
     let perplexity = table("perplexity.csv");
     assert_eq!(perplexity.len(), 1 + 2 * 5);
-    assert_eq!(perplexity[0], "subject,length,perplexity,nll,tokens,windows");
-    assert_eq!(perplexity[5], "\"base, \"\"raw\"\"\",8192,,,0,0");
-    assert_eq!(perplexity[6], format!("\"base + yarn ×16\",512,7.94,{},65536,128", 7.94f64.ln()));
+    assert_eq!(perplexity[0], "subject,length,perplexity,nll,error,tokens,windows");
+    assert_eq!(perplexity[5], "\"base, \"\"raw\"\"\",8192,,,,0,0");
+    assert_eq!(perplexity[6], format!("\"base + yarn ×16\",512,7.94,{},0.01,65536,128", 7.94f64.ln()));
     let passkey = table("passkey.csv");
     assert_eq!(passkey.len(), 1 + 2 * 4 * 5);
-    assert_eq!(passkey[0], "subject,length,depth,accuracy,samples");
-    assert_eq!(passkey[1], format!("\"base, \"\"raw\"\"\",512,0,{},20", 0.95 + 0.04 * (1.0 - 0.95) * 2.0));
-    assert_eq!(passkey.last(), Some(&"\"base + yarn ×16\",4096,1,,0"));
+    assert_eq!(passkey[0], "subject,length,depth,accuracy,error,samples,seed");
+    let share: f64 = 0.95 + 0.04 * (1.0 - 0.95) * 2.0;
+    let error = (share * (1.0 - share) / 20.0).sqrt();
+    assert_eq!(passkey[1], format!("\"base, \"\"raw\"\"\",512,0,{share},{error},20,42"));
+    assert_eq!(passkey.last(), Some(&"\"base + yarn ×16\",4096,1,,,0,42"));
+    let (niah, ruler, longbench) = (table("niah.csv"), table("ruler.csv"), table("longbench.csv"));
+    assert_eq!((niah.len(), ruler.len(), longbench.len()), (1 + 2 * 4, 1 + 2 * 8, 1 + 2 * 2));
+    assert_eq!(ruler[0], "subject,task,group,length,score,error,samples,tokens,seed");
+    assert_eq!(ruler[1], "\"base, \"\"raw\"\"\",\"niah_single_2\",\"\",512,0.95,0.02,20,511,42");
+    assert!(longbench[1].contains("\"qasper\",\"single-doc QA\",4096,"), "{}", longbench[1]);
     assert!(!all_output(&bare()).iter().any(|o| o.0.ends_with(".csv")), "a table without rows");
 }
 

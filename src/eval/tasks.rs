@@ -1,0 +1,109 @@
+//! Tasks whose answers are generated: RULER's by length, LongBench's by length.
+
+use rayon::prelude::*;
+
+use super::generated::{Prompt, Writer};
+use super::longbench::{Questionnaire, prompt_tokens};
+use super::ruler::{RulerTask, Sample};
+use super::score::mean_and_error;
+use super::{EvalError, EvalProgress, Evaluation, LongBenchPlan, Meter, RulerPlan};
+use crate::error::{Error, Result};
+use crate::model::Llama;
+use crate::report::record::TaskScore;
+
+/// Samples that are made at once, on all cores, before the model reads them: bounds the host's memory.
+const AT_ONCE: usize = 32;
+
+/// Scores of one task at one length.
+#[derive(Default)]
+struct Scores {
+    scores: Vec<f64>,
+    tokens: u64,
+}
+
+impl Scores {
+    fn add(&mut self, score: f64, tokens: usize) {
+        self.scores.push(score);
+        self.tokens += tokens as u64;
+    }
+
+    fn record(self, task: &str, group: &str, length: usize) -> TaskScore {
+        let (score, error) = mean_and_error(&self.scores);
+        let samples = self.scores.len() as u64;
+        let tokens = self.tokens as f64 / samples.max(1) as f64;
+        TaskScore { task: task.into(), group: group.into(), length, score, error, samples, tokens }
+    }
+}
+
+impl Evaluation<'_> {
+    fn writer<'w>(&'w self, model: &'w Llama, language: &'w dyn super::Language) -> Writer<'w> {
+        Writer { kernels: self.kernels, model, language, stop: self.stop }
+    }
+
+    /// RULER's tasks, by length and then by task. `None` when stopped. A task that does not fit a length is told and left out.
+    pub(super) fn ruler(&self, model: &Llama, plan: &RulerPlan, meter: &mut Meter) -> Result<Option<Vec<TaskScore>>> {
+        let writer = self.writer(model, plan.language);
+        let mut all = Vec::new();
+        for &length in &plan.lengths {
+            for &task in &plan.tasks {
+                match ruler_task(&writer, plan, task, length, meter) {
+                    Ok(Some(scores)) => all.push(scores.record(task.name(), "", length)),
+                    Ok(None) => return Ok(None),
+                    Err(Error::Eval(EvalError::NoRoom { task, needs, length })) => {
+                        meter.tell(EvalProgress::PromptTooLong { task, length, needs });
+                        meter.advance((length * plan.samples) as u64, length);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(Some(all))
+    }
+
+    /// LongBench's datasets, by length and then by dataset. `None` when stopped.
+    pub(super) fn longbench(&self, model: &Llama, plan: &LongBenchPlan, meter: &mut Meter) -> Result<Option<Vec<TaskScore>>> {
+        let writer = self.writer(model, plan.language);
+        let mut all = Vec::new();
+        for &length in &plan.lengths {
+            for set in plan.sets {
+                let Some(scores) = questionnaire(&writer, set, length, meter)? else { return Ok(None) };
+                all.push(scores.record(&set.name, set.category.name(), length));
+            }
+        }
+        Ok(Some(all))
+    }
+}
+
+fn ruler_task(writer: &Writer, plan: &RulerPlan, task: RulerTask, length: usize, meter: &mut Meter) -> Result<Option<Scores>> {
+    let (most, rule) = (task.answer_tokens(), task.rule());
+    let source = plan.source;
+    let numbers: Vec<u64> = (0..plan.samples as u64).collect();
+    let mut scores = Scores::default();
+    for numbers in numbers.chunks(AT_ONCE) {
+        let samples: Vec<Sample> = numbers.par_iter().map(|&i| source.sample(task, length, i)).collect::<Result<_>>()?;
+        for sample in &samples {
+            let prompt = Prompt { tokens: &sample.tokens, most, rule: &rule, answers: &sample.answers };
+            let Some(score) = writer.score(&prompt)? else { return Ok(None) };
+            scores.add(score, sample.tokens.len() + most);
+            meter.advance(length as u64, length);
+        }
+    }
+    Ok(Some(scores))
+}
+
+fn questionnaire(writer: &Writer, set: &Questionnaire, length: usize, meter: &mut Meter) -> Result<Option<Scores>> {
+    let most = set.answer_tokens;
+    let room = length.saturating_sub(most);
+    if room < most.min(64) {
+        return Err(EvalError::LittleRoom { dataset: set.name.clone(), answer: most, length }.into());
+    }
+    let mut scores = Scores::default();
+    for row in &set.rows {
+        let tokens = prompt_tokens(writer.language, &row.prompt, room)?;
+        let prompt = Prompt { tokens: &tokens, most, rule: &row.rule, answers: &row.answers };
+        let Some(score) = writer.score(&prompt)? else { return Ok(None) };
+        scores.add(score, tokens.len() + most);
+        meter.advance(length as u64, length);
+    }
+    Ok(Some(scores))
+}
