@@ -76,6 +76,16 @@ choices! {
         FullLength = "full-length",
     }
 
+    /// `--best`: which state of the training is the result.
+    Best {
+        /// The last.
+        Last = "last",
+        /// That of the least loss on held-out text.
+        Loss = "loss",
+        /// That which finds most at the target.
+        Retrieval = "retrieval",
+    }
+
     /// `--e2-scale-per`: how often E²-LLM draws a scale.
     ScalePer {
         /// For every row.

@@ -159,6 +159,7 @@ pub fn shown(option: &str) -> Option<String> {
         "eval_at" => text("the model's context, target/4, target/2, target"),
         "eval" => text("ppl,passkey"),
         "passkey_samples" => PASSKEY_SAMPLES.to_string(),
+        "best" => text("last"),
         "eval_every" => text("before and after only"),
         "out" => text("runs/MODEL-METHOD-TARGET, with a number behind where that is taken"),
         "resume" => text("auto"),

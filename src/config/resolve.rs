@@ -12,7 +12,7 @@ use crate::positions::{self, MethodArgs, Spec, Words};
 use crate::train::TrainMode;
 use crate::units::format_length;
 
-use super::choices::{Attention, Export, NanPolicy, Progress, ScalePer, Task};
+use super::choices::{Attention, Best, Export, NanPolicy, Progress, ScalePer, Task};
 use super::run::{DataSettings, EvalSettings, ModelSettings, OptimSettings, OutputSettings, PositionSettings, TrainSettings};
 use super::text::{List, ModelSource, Resume, Source, Warmup};
 use super::{ConfigError, ModelInfo, Problem, RunConfig, Settings, defaults, presets};
@@ -452,6 +452,11 @@ impl Resolver<'_> {
         let passkey_samples = s.passkey_samples.unwrap_or(defaults::PASSKEY_SAMPLES);
         self.need(passkey_samples >= 1, "passkey_samples", "at least 1", passkey_samples);
         self.need(s.eval_every != Some(0), "eval_every", "at least 1", 0);
+        let best = s.best.unwrap_or(Best::Last);
+        self.only_with(best != Best::Last && s.eval_every.is_none(), "best", "--eval-every");
+        let asks = tasks.iter().any(|task| matches!(task, Task::Passkey | Task::Niah));
+        self.only_with(best == Best::Retrieval && !asks, "best", "--eval passkey or niah");
+        self.only_with(best == Best::Loss && !tasks.contains(&Task::Ppl), "best", "--eval ppl");
         if s.control == Some(true) && s.no_control == Some(true) {
             self.problem("control", "expected either control or no_control, got both", "leave out one of them");
         }
@@ -462,7 +467,7 @@ impl Resolver<'_> {
             (None, Some(no)) => !no,
             (None, None) => usual,
         };
-        EvalSettings { at, tasks, passkey_samples, every: s.eval_every, control }
+        EvalSettings { at, tasks, passkey_samples, every: s.eval_every, best, control }
     }
 
     fn output(&mut self, train: &TrainSettings) -> OutputSettings {

@@ -12,7 +12,7 @@ use crate::positions::{self, MethodArgs, MethodError, Mix, Spec, Words};
 use crate::train::TrainMode;
 use crate::units::format_length;
 
-use super::choices::{Attention, Export, NanPolicy, Progress, ScalePer, Task};
+use super::choices::{Attention, Best, Export, NanPolicy, Progress, ScalePer, Task};
 use super::text::{Length, List, ModelSource, Portion, Resume, Size, Source, Warmup};
 use super::{ConfigError, ModelInfo, Settings, resolve};
 
@@ -170,6 +170,8 @@ pub struct EvalSettings {
     pub passkey_samples: usize,
     /// Also every so many steps.
     pub every: Option<u64>,
+    /// Which state of the training is the result.
+    pub best: Best,
     /// Whether a control is trained at natural positions.
     pub control: bool,
 }
@@ -319,6 +321,7 @@ impl RunConfig {
                 .any(|task| matches!(task, Task::Passkey | Task::Niah))
                 .then_some(eval.passkey_samples),
             eval_every: eval.every,
+            best: (eval.best != Best::Last).then_some(eval.best),
             control: eval.control.then_some(true),
             no_control: (!eval.control).then_some(true),
             out: output.out.clone(),

@@ -15,7 +15,7 @@ use crate::optim::Shape;
 use crate::positions::Spec;
 use crate::train::TrainMode;
 
-use super::choices::{Attention, Export, NanPolicy, Progress, ScalePer, Task};
+use super::choices::{Attention, Best, Export, NanPolicy, Progress, ScalePer, Task};
 use super::text::{self, Length, List, ModelSource, Portion, Recipe, Resume, Size, Source, Warmup};
 
 /// Everything that can be set; what is absent gets its default in [`RunConfig::resolve`](super::RunConfig::resolve).
@@ -197,6 +197,9 @@ pub struct Settings {
     /// Evaluate every N steps, besides before and after
     #[arg(long, value_name = "N", help_heading = "Evaluation")]
     pub eval_every: Option<u64>,
+    /// Which state is the result: the last, or with --eval-every the best by loss, or by retrieval at the target
+    #[arg(long, value_name = "WHAT", help_heading = "Evaluation")]
+    pub best: Option<Best>,
     /// Also train a control at natural positions, to tell the method's share of the gain
     #[arg(long, num_args = 0, default_missing_value = "true", overrides_with = "no_control", help_heading = "Evaluation")]
     pub control: Option<bool>,

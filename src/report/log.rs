@@ -126,15 +126,15 @@ impl TrainerLog {
         self.append(line)
     }
 
-    /// Writes a line with a validation loss, under LLaMA-Factory's key `eval_loss`.
+    /// Writes a line with a validation loss, under LLaMA-Factory's key `eval_loss`, and retrieval where it was measured.
     pub fn validation(&mut self, at: &ValidationRecord, total_steps: u64, unix: f64) -> Result<()> {
         let loss = at.loss.is_finite().then_some(at.loss);
-        self.append(&json!({
-            "current_steps": at.step,
-            "total_steps": total_steps,
-            "eval_loss": loss,
-            "time": clock::iso(unix),
-        }))
+        let mut line = json!({ "current_steps": at.step, "total_steps": total_steps, "eval_loss": loss });
+        if let Some(retrieval) = at.retrieval {
+            line["eval_retrieval"] = retrieval.into();
+        }
+        line["time"] = clock::iso(unix).into();
+        self.append(&line)
     }
 
     fn append(&mut self, line: &impl Serialize) -> Result<()> {
@@ -239,7 +239,11 @@ impl TrainerState {
 
     /// Adds a validation loss to the history; says whether it is the best so far.
     pub fn push_validation(&mut self, at: &ValidationRecord) -> bool {
-        self.log_history.push(json!({ "epoch": self.epoch, "eval_loss": at.loss, "step": at.step }));
+        let mut entry = json!({ "epoch": self.epoch, "eval_loss": at.loss, "step": at.step });
+        if let Some(retrieval) = at.retrieval {
+            entry["eval_retrieval"] = retrieval.into();
+        }
+        self.log_history.push(entry);
         let best = at.loss.is_finite() && self.best_metric.is_none_or(|best| at.loss < best);
         if best {
             self.best_metric = Some(at.loss);

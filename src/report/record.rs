@@ -159,14 +159,17 @@ pub struct StepRecord {
     pub total_tokens: u64,
 }
 
-/// Loss on held-out text.
+/// What was measured while training.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ValidationRecord {
     /// Steps done when it was measured.
     pub step: u64,
-    /// Mean loss in nats per token.
+    /// Mean loss on held-out text, in nats per token; NaN where none was measured.
     #[serde(deserialize_with = "nullable::number")]
     pub loss: f64,
+    /// Share of the questions at the target that were answered, where they were asked.
+    #[serde(default)]
+    pub retrieval: Option<f64>,
 }
 
 /// What an evaluation is for in the comparison.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::Ending;
 use super::base::{Base, Found};
 use super::folder::Folder;
-use super::measure::Measure;
+use super::measure::{Measure, file_of};
 use super::memory::Memory;
 use super::questions::{Material, Wanted};
 use super::session::Session;
@@ -17,15 +17,16 @@ use crate::backend::Kernels;
 use crate::backend::gpu::Place;
 use crate::backend::selftest::{Check, self_test};
 use crate::checkpoint::{self, Context};
-use crate::config::RunConfig;
-use crate::config::choices::Export as Exported;
+use crate::config::choices::{Best, Export as Exported};
+use crate::config::{ConfigError, Problem, RunConfig};
 use crate::error::Result;
 use crate::eval::Subject;
 use crate::io::atomic::Existing;
 use crate::io::{Export, write_model_dir};
+use crate::model::rope::RopeKind;
 use crate::model::{ModelConfig, RopeConfig};
 use crate::plan::MemoryPlan;
-use crate::positions::Mix;
+use crate::positions::{E2Llm, Method as _, Mix};
 use crate::report::record::{EvalRecord, Role, RunRecord};
 use crate::report::table::{Colour, Comparison};
 use crate::report::{self};
@@ -58,7 +59,8 @@ pub fn train(config: &RunConfig, place: &Place, kernels: &dyn Kernels, command: 
         ui.say(&format!("{} is finished; its report is {}", folder.path.display(), folder.path.join("report.html").display()));
         return Ok(Ending::Finished);
     }
-    folder.check_room(checkpoint_bytes(config, &found.config), config.output.keep)?;
+    let checkpoints = config.output.keep + usize::from(config.eval.best != Best::Last);
+    folder.check_room(checkpoint_bytes(config, &found.config), checkpoints)?;
     if let Some(moved) = &folder.moved {
         ui.say(moved);
     }
@@ -189,7 +191,7 @@ impl Job<'_> {
             }
             let mut loaded = None;
             for subject in subjects {
-                let measured = measure.kept(self.path(), subject.role, || {
+                let measured = measure.kept(self.path(), file_of(subject.role), || {
                     let model = match &mut loaded {
                         Some(model) => model,
                         none => none.insert(self.base.load_on(self.kernels)?),
@@ -223,7 +225,7 @@ impl Job<'_> {
         rows: Rows,
         control: Option<PathBuf>,
         measure: Option<&Measure>,
-    ) -> Result<Option<(State, Option<EvalRecord>)>> {
+    ) -> Result<Option<(State, Vec<EvalRecord>)>> {
         let positions = &self.config.positions;
         let (role, name, title, rope) = match control {
             None => (Role::After, format!("after {}", positions.method.name()), "train", positions.training_rope()),
@@ -243,16 +245,45 @@ impl Job<'_> {
             stop: self.stop,
             memory: &self.memory,
         };
+        let retrieval = (self.config.eval.best == Best::Retrieval).then_some(positions.target);
         let mut validate =
-            |state: &mut State| measure.map_or(Ok(None), |m| m.validation_loss(&mut state.model, &positions.target_rope));
+            |state: &mut State, step| measure.map_or(Ok(None), |m| m.validation(state, step, &positions.target_rope, retrieval));
         let (mut state, outcome) = session.run(self.kernels, main, &mut validate)?;
         if outcome == Outcome::Stopped || self.stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let Some(measure) = measure else { return Ok(Some((state, None))) };
-        let subject = Subject { name, role, rope: positions.target_rope.clone() };
-        let record = measure.kept(self.path(), role, || measure.run(&mut state.model, &subject))?;
-        Ok(record.map(|record| (state, Some(record))))
+        let Some(measure) = measure else { return Ok(Some((state, Vec::new()))) };
+        let windows = if main { self.windows()? } else { Vec::new() };
+        let mut subjects = vec![(file_of(role).to_owned(), Subject { name, role, rope: positions.target_rope.clone() })];
+        subjects.extend(windows);
+        let mut records = Vec::new();
+        for (file, subject) in subjects {
+            let record = measure.kept(self.path(), &file, || measure.run(&mut state.model, &subject))?;
+            let Some(record) = record else { return Ok(None) };
+            records.push(record);
+        }
+        Ok(Some((state, records)))
+    }
+
+    /// Smaller windows that a model trained at several scales serves as well (E²-LLM): the base rotation, twice its reach, and so on.
+    fn windows(&self) -> Result<Vec<(String, Subject)>> {
+        let (positions, model) = (&self.config.positions, self.base.dir.config());
+        if !positions.method.has(E2Llm::NAME) {
+            return Ok(Vec::new());
+        }
+        let scales = std::iter::successors(Some(1), |g| Some(2 * g)).take_while(|g| g * positions.context < positions.target);
+        let window = |g: usize| {
+            let rope = match g {
+                1 => positions.base_rope.clone(),
+                _ => positions
+                    .base_rope
+                    .extended(RopeKind::Linear, positions.context, g * positions.context, model.head_dim)
+                    .map_err(|e| ConfigError::Problems(vec![Problem::from_error(&e)]))?,
+            };
+            let name = format!("after {} · ×{g}", positions.method.name());
+            Ok((format!("window_{g}"), Subject { name, role: Role::Other, rope }))
+        };
+        scales.map(window).collect()
     }
 
     pub(super) fn wants(&self) -> (bool, bool) {

@@ -11,10 +11,11 @@ use crate::backend::gpu::Place;
 use crate::config::choices::Task;
 use crate::config::{RunConfig, defaults};
 use crate::error::{IoContext, Result};
-use crate::eval::{EvalPlan, EvalProgress, Evaluation, Subject};
+use crate::eval::{EvalPlan, EvalProgress, Evaluation, PasskeyPlan, Subject};
 use crate::io::atomic::write_bytes_atomically;
 use crate::model::{Llama, RopeConfig};
-use crate::report::record::{EvalRecord, Role};
+use crate::report::record::{EvalRecord, Role, ValidationRecord};
+use crate::train::State;
 use crate::units::{format_count, format_duration, format_length};
 
 /// What all evaluations of a run share.
@@ -59,10 +60,10 @@ impl<'a> Measure<'a> {
     pub fn kept(
         &self,
         run: &Path,
-        role: Role,
+        name: &str,
         measure: impl FnOnce() -> Result<Option<EvalRecord>>,
     ) -> Result<Option<EvalRecord>> {
-        let path = run.join("eval").join(file_of(role));
+        let path = run.join("eval").join(format!("{name}.json"));
         if path.exists() {
             let text = std::fs::read_to_string(&path).context("read", &path)?;
             match serde_json::from_str::<EvalRecord>(&text) {
@@ -111,17 +112,38 @@ impl<'a> Measure<'a> {
         subjects.iter().map(|subject| self.run(&mut model, subject)).collect()
     }
 
-    /// Mean loss under `rope` at the longest length that the text holds, for validation while training.
-    pub fn validation_loss(&self, model: &mut Llama, rope: &RopeConfig) -> Result<Option<f64>> {
+    /// Measures a state in mid-training under `rope`: the loss at the longest length that the text holds and, with `retrieval`, how many
+    /// of the questions at `target` it answers. `None` when stopped, or when there is nothing to measure.
+    pub fn validation(
+        &self,
+        state: &mut State,
+        step: u64,
+        rope: &RopeConfig,
+        retrieval: Option<usize>,
+    ) -> Result<Option<ValidationRecord>> {
         let longest = self.docs.iter().map(|d| d.len()).max().unwrap_or(0);
-        let Some(&length) = self.plan.lengths.iter().filter(|&&l| l <= longest).max() else { return Ok(None) };
+        let length = self.plan.lengths.iter().filter(|&&l| l <= longest).max();
+        let questions = self.plan.niah.as_ref().or(self.plan.passkey.as_ref());
+        let asked = retrieval.and_then(|target| Some(PasskeyPlan { lengths: vec![target], ..questions?.clone() }));
+        if length.is_none() && asked.is_none() {
+            return Ok(None);
+        }
         let EvalPlan { windows, stride, .. } = self.plan;
-        let plan = EvalPlan { lengths: vec![length], windows, stride, ..EvalPlan::default() };
+        let plan =
+            EvalPlan { lengths: length.copied().into_iter().collect(), windows, stride, niah: asked, ..EvalPlan::default() };
         let evaluation = Evaluation { kernels: self.kernels, plan: &plan, docs: &self.docs, stop: self.stop };
         let subject = Subject { name: String::new(), role: Role::Other, rope: rope.clone() };
-        let record = evaluation.run(model, &subject, &mut |_| {})?;
-        Ok(record.and_then(|r| r.perplexity.first().map(|s| s.nll)))
+        let record = evaluation.run(&mut state.model, &subject, &mut |_| {})?;
+        Ok(record.map(|record| ValidationRecord {
+            step,
+            loss: record.perplexity.first().map_or(f64::NAN, |score| score.nll),
+            retrieval: record.niah.map(|grid| mean(grid.accuracy.concat())),
+        }))
     }
+}
+
+fn mean(values: Vec<f64>) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// How fast an evaluation goes.
@@ -154,13 +176,13 @@ impl Pace {
     }
 }
 
-/// File of a measurement in `eval/`.
-fn file_of(role: Role) -> &'static str {
+/// Name of a measurement's file in `eval/`.
+pub fn file_of(role: Role) -> &'static str {
     match role {
-        Role::Before => "before.json",
-        Role::RopeOnly => "rope_only.json",
-        Role::After => "after.json",
-        Role::Control => "control.json",
-        Role::Other => "other.json",
+        Role::Before => "before",
+        Role::RopeOnly => "rope_only",
+        Role::After => "after",
+        Role::Control => "control",
+        Role::Other => "other",
     }
 }

@@ -3,6 +3,7 @@
 mod analyze;
 mod base;
 mod bench;
+mod best;
 mod blend;
 mod commands;
 mod error;

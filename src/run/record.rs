@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::best::Best;
 use super::job::Job;
 use super::session::LOG;
 use crate::config::RunConfig;
@@ -62,6 +63,7 @@ impl Job<'_> {
         };
         let (coverage, uncounted) = self.coverage()?;
         notes.extend(uncounted);
+        notes.extend(self.best_note(&validation));
         if self.config.eval.control {
             notes.push(
                 "The control had the same steps, data, rotation and learning rate at contiguous positions: what it gains is the model \
@@ -110,6 +112,15 @@ impl Job<'_> {
             coverage: Some(coverage_records(&coverage)),
             notes,
         })
+    }
+
+    /// Which step the result is of, where that was to be the best.
+    fn best_note(&self, validation: &[ValidationRecord]) -> Option<String> {
+        let best = Best::open(self.path(), self.config.eval.best).ok()??;
+        let (_, at) = best.checkpoint().ok()??;
+        let found = at.retrieval.map_or(String::new(), |share| format!(", retrieval {:.0} %", 100.0 * share));
+        let (step, by, count) = (at.step, self.config.eval.best, validation.len());
+        Some(format!("The result is step {step}, the best by {by} of {count} that were measured: loss {:.4}{found}.", at.loss))
     }
 
     /// What changed in `config.json`.
@@ -177,8 +188,9 @@ fn read_log(path: &Path) -> Result<(Vec<StepRecord>, Vec<ValidationRecord>)> {
         let Ok(value) = serde_json::from_str::<serde_json::Value>(line) else { continue };
         let number = |key: &str| value.get(key).and_then(serde_json::Value::as_f64);
         let step = value.get("current_steps").and_then(serde_json::Value::as_u64).unwrap_or(0);
-        if let Some(loss) = number("eval_loss") {
-            validation.push(ValidationRecord { step, loss });
+        if value.get("eval_loss").is_some() {
+            let loss = number("eval_loss").unwrap_or(f64::NAN);
+            validation.push(ValidationRecord { step, loss, retrieval: number("eval_retrieval") });
         } else {
             let get = |key| number(key).unwrap_or(f64::NAN);
             steps.push(StepRecord {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::base::Base;
+use super::best::Best;
 use super::error::RunError;
 use super::memory::Memory;
 use super::text::Rows;
@@ -51,8 +52,8 @@ pub struct Session<'a> {
     pub memory: &'a Memory<'a>,
 }
 
-/// A validation loss of the current state, when evaluation during training was asked for.
-pub type Validate<'a> = dyn FnMut(&mut State) -> Result<Option<f64>> + 'a;
+/// Measures the current state, after `step` steps, when evaluation during training was asked for.
+pub type Validate<'a> = dyn FnMut(&mut State, u64) -> Result<Option<ValidationRecord>> + 'a;
 
 /// Everything that is told about steps.
 struct Logs<'a> {
@@ -122,6 +123,22 @@ impl Logs<'_> {
     }
 }
 
+impl Logs<'_> {
+    /// Writes a measurement down; what to say of it.
+    fn validation(&mut self, at: &ValidationRecord) -> Result<String> {
+        self.log.validation(at, self.steps, clock::now())?;
+        let mut line = format!("step {}", at.step);
+        for (tag, name, value) in [("eval/loss", "validation loss", Some(at.loss)), ("eval/retrieval", "retrieval", at.retrieval)]
+        {
+            if let Some(value) = value.filter(|v| !v.is_nan()) {
+                self.events.scalar(tag, at.step, value)?;
+                line += &format!(" | {name} {value:.4}");
+            }
+        }
+        Ok(line)
+    }
+}
+
 impl Session<'_> {
     /// A fresh state: base weights, adapters where the mode has them, zero moments.
     fn fresh(&self, kernels: &dyn Kernels) -> Result<State> {
@@ -159,7 +176,16 @@ impl Session<'_> {
     /// # Errors
     /// Whatever ends it; a device that failed and a loss that diverged name the checkpoint to go back to.
     pub fn run(&self, kernels: &dyn Kernels, main: bool, validate: &mut Validate) -> Result<(State, Outcome)> {
-        self.train(kernels, main, validate).map_err(|e| self.with_last_checkpoint(e))
+        let (mut state, outcome) = self.train(kernels, main, validate).map_err(|e| self.with_last_checkpoint(e))?;
+        if outcome == Outcome::Finished
+            && let Some(best) = Best::open(self.folder, self.config.eval.best)?
+            && let Some((path, at)) = best.checkpoint()?
+            && at.step != state.step
+        {
+            checkpoint::restore(&path, &mut state, kernels)?;
+            self.ui.say(&format!("taking step {}, the best by {}", at.step, self.config.eval.best));
+        }
+        Ok((state, outcome))
     }
 
     fn train(&self, kernels: &dyn Kernels, main: bool, validate: &mut Validate) -> Result<(State, Outcome)> {
@@ -211,17 +237,21 @@ impl Session<'_> {
         };
         let bar = self.ui.bar(self.title, steps);
         let first = state.step;
+        let mut best = Best::open(self.folder, config.eval.best)?;
         let mut after_step = |report: &StepReport, state: &mut State| -> Result<()> {
             logs.step(report, self.ui, &bar)?;
-            if report.step.is_multiple_of(config.output.save_every) && report.step < steps {
-                self.save(state, logs.seconds)?;
-            }
-            if config.eval.every.is_some_and(|n| report.step.is_multiple_of(n))
-                && let Some(loss) = validate(state)?
+            let due = |n| report.step.is_multiple_of(n) || best.is_some() && report.step == steps;
+            if config.eval.every.is_some_and(due)
+                && let Some(at) = validate(state, report.step)?
             {
-                logs.log.validation(&ValidationRecord { step: report.step, loss }, steps, clock::now())?;
-                logs.events.scalar("eval/loss", report.step, loss)?;
-                bar.say(self.ui, &format!("step {} | validation loss {loss:.4}", report.step));
+                bar.say(self.ui, &logs.validation(&at)?);
+                if let Some(best) = &mut best {
+                    best.consider(&at, |folder| self.save(folder, state, logs.seconds, 1))?;
+                }
+            }
+            // After what was measured: a run that is killed in between measures again.
+            if report.step.is_multiple_of(config.output.save_every) && report.step < steps {
+                self.save(self.folder, state, logs.seconds, config.output.keep)?;
             }
             // What came between is no step's.
             self.memory.part();
@@ -231,7 +261,7 @@ impl Session<'_> {
         let outcome = train::train(kernels, &mut state, &loop_config, &mut next, self.stop, &mut after_step)?;
         let seconds = logs.seconds;
         if state.step > first {
-            self.save(&state, seconds)?;
+            self.save(self.folder, &state, seconds, config.output.keep)?;
         }
         Ok((state, outcome))
     }
@@ -243,10 +273,10 @@ impl Session<'_> {
         known.unwrap_or_else(|| all.join(clock::tensorboard_folder(clock::now(), &clock::host())))
     }
 
-    fn save(&self, state: &State, seconds: f64) -> Result<()> {
+    fn save(&self, folder: &Path, state: &State, seconds: f64, keep: usize) -> Result<()> {
         let base_name = self.base.dir.path().display().to_string();
         let context = Context { base: &self.base.dir, config: self.extended, base_name: &base_name, seconds };
-        checkpoint::save(self.folder, state, &context, self.config.output.keep).map(drop)
+        checkpoint::save(folder, state, &context, keep).map(drop)
     }
 
     /// Adds the checkpoint that the run can go back to.

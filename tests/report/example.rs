@@ -59,7 +59,9 @@ pub fn example() -> RunRecord {
     RunRecord {
         settings: settings.map(|(k, v)| Setting { key: k.into(), value: v.into() }).into(),
         steps: (1..=300).map(step).collect(),
-        validation: (0..=6).map(|i| ValidationRecord { step: i * 50, loss: 2.05 + 2.4 * (-(i as f64) / 1.2).exp() }).collect(),
+        validation: (0..=6)
+            .map(|i| ValidationRecord { step: i * 50, loss: 2.05 + 2.4 * (-(i as f64) / 1.2).exp(), retrieval: None })
+            .collect(),
         evaluations: vec![
             eval("base", Role::Before, "theta 10000", [5.08, 14.9, 52.3, 98.0, 156.0], [0.95, 0.04, 0.0, 0.0], 1.2),
             eval("base + yarn ×16", Role::RopeOnly, "yarn ×16", [7.94, 8.41, 10.2, 14.6, 22.7], [0.7, 0.5, 0.22, 0.05], 0.4),

@@ -123,7 +123,7 @@ fn resuming_drops_what_will_happen_again() {
     };
     let mut log = TrainerLog::create(&path).unwrap();
     (1..=12).for_each(|s| write(&mut log, s));
-    log.validation(&ValidationRecord { step: 10, loss: 1.5 }, 20, 0.0).unwrap();
+    log.validation(&ValidationRecord { step: 10, loss: 1.5, retrieval: None }, 20, 0.0).unwrap();
     drop(log);
     // The process died in the middle of a line.
     fs::write(&path, fs::read_to_string(&path).unwrap() + "{\"current_steps\":3,\"to").unwrap();
@@ -146,8 +146,8 @@ fn trainer_state_reads_back() {
     let path = dir.path().join("trainer_state.json");
     let mut state = TrainerState { max_steps: 20, ..TrainerState::default() };
     state.push_step(&StepRecord { step: 5, loss: 2.0, epoch: 0.25, total_tokens: 100, ..StepRecord::default() });
-    assert!(state.push_validation(&ValidationRecord { step: 5, loss: 1.9 }));
-    assert!(!state.push_validation(&ValidationRecord { step: 6, loss: f64::NAN }));
+    assert!(state.push_validation(&ValidationRecord { step: 5, loss: 1.9, retrieval: None }));
+    assert!(!state.push_validation(&ValidationRecord { step: 6, loss: f64::NAN, retrieval: None }));
     state.save(&path).unwrap();
     let back = TrainerState::load(&path).unwrap();
     assert_eq!((back.global_step, back.best_metric, back.log_history.len()), (5, Some(1.9), 3));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Length, ModelSource, Portion, Recipe, Resume, Size, Source, Warmup};
 use crate::backend::gpu::Gpus;
-use crate::config::choices::{Attention, Export, NanPolicy, Progress, ScalePer, Task};
+use crate::config::choices::{Attention, Best, Export, NanPolicy, Progress, ScalePer, Task};
 use crate::data::attend::Group;
 use crate::data::{Columns, Format, Holdout, Long, Loss};
 use crate::io::Storage;
@@ -78,6 +78,7 @@ macro_rules! as_text {
 
 as_text!(
     Attention,
+    Best,
     Columns,
     Export,
     Format,
