@@ -165,13 +165,13 @@ mod tests {
 
     #[test]
     fn places_are_ranked_within_their_window() {
-        // Places 4 to 7 change ten times as much as 2 and 3, and yet half of each window is impactful.
+        // Places 4 to 7 change several times as much as 2 and 3, and yet half of each window is impactful.
         let changes =
-            [change(1, 2, 0.1), change(2, 3, 0.2), change(1, 4, 5.0), change(2, 5, 4.0), change(3, 6, 3.0), change(3, 7, 9.0)];
+            [change(1, 2, 0.5), change(2, 3, 0.75), change(1, 4, 5.0), change(2, 5, 4.0), change(3, 6, 3.0), change(3, 7, 9.0)];
         let ids = by_token(&changes, 0.5);
         let counts: Vec<_> = ids.iter().map(|(&id, i)| (id, i.count, i.impactful)).collect();
         assert_eq!(counts, [(1, 2, 1), (2, 2, 1), (3, 2, 1)]);
-        assert_eq!((ids[&1].logit, ids[&1].log_prob), (2.55, -2.55));
+        assert_eq!((ids[&1].logit, ids[&1].log_prob), (2.75, -2.75));
         assert_eq!(by_token(&changes, 1.0).values().map(|i| i.impactful).sum::<u64>(), 6);
     }
 
