@@ -13,7 +13,7 @@ use crate::data::encode::{Encode, MASKED};
 use crate::data::format::{Conversation, Plain};
 use crate::error::{Error, Explain, Explanation, Result};
 use crate::io::chat_template::NotRendered;
-use crate::io::{ChatTemplate, TextTokenizer};
+use crate::io::{ChatTemplate, TemplateError, TextTokenizer};
 
 /// `--loss`: which tokens of a conversation are predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,6 +52,9 @@ pub enum ChatError {
     /// Nothing says how conversations are written.
     #[error("the tokenizer has no chat template")]
     NoTemplate,
+    /// The tokenizer's template is of no use.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     /// The template raised an exception, or is wrong.
     #[error("the chat template does not take it: {0}")]
     NotRendered(#[from] NotRendered),
@@ -86,6 +89,7 @@ impl Explain for ChatError {
             Self::NoTemplate => Explanation::new("E343")
                 .fact("looked for: chat_template.jinja, and chat_template in tokenizer_config.json")
                 .help("give one with --chat-template FILE, or use the tokenizer of the model's chat version: --tokenizer DIR"),
+            Self::Template(error) => error.explain(),
             Self::NotRendered(_) => {
                 Explanation::new("E344").help("change or leave out this row, or give another template with --chat-template FILE")
             }
@@ -107,16 +111,22 @@ impl Explain for ChatError {
 #[derive(Debug)]
 pub struct ChatTokenizer<'a> {
     tokenizer: &'a TextTokenizer,
-    template: Option<ChatTemplate>,
+    template: std::result::Result<Option<ChatTemplate>, TemplateError>,
     loss: Loss,
 }
 
 impl<'a> ChatTokenizer<'a> {
     /// With the template in the file `given`, or else the tokenizer's own.
     ///
-    /// # Errors    A template that cannot be read or does not parse. That there is none shows at the first conversation.
+    /// # Errors    A file that cannot be read or does not parse. That the tokenizer has none, or one of no use, shows at the first
+    /// conversation: text needs none.
     pub fn new(tokenizer: &'a TextTokenizer, given: Option<&Path>, loss: Loss) -> Result<Self> {
-        Ok(Self { tokenizer, template: tokenizer.chat_template(given)?, loss })
+        let template = match tokenizer.chat_template(given) {
+            Ok(template) => Ok(template),
+            Err(Error::Template(error)) if given.is_none() => Err(error),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { tokenizer, template, loss })
     }
 
     /// Ids of `text`; those that stand outside of `answers` are masked.
@@ -234,9 +244,10 @@ impl Encode for ChatTokenizer<'_> {
 
     fn conversation(&self, conversation: &Conversation) -> std::result::Result<Vec<u32>, ChatError> {
         let template = match (&self.template, &conversation.plain) {
-            (Some(template), _) => template,
-            (None, Some(plain)) => return self.plain(plain),
-            (None, None) => return Err(ChatError::NoTemplate),
+            (Err(error), _) => return Err(error.clone().into()),
+            (Ok(Some(template)), _) => template,
+            (Ok(None), Some(plain)) => return self.plain(plain),
+            (Ok(None), None) => return Err(ChatError::NoTemplate),
         };
         let whole = template.render(&conversation.messages, conversation.tools.as_ref(), false)?;
         refuse_left_out(template, conversation, &whole.text)?;
@@ -257,7 +268,7 @@ impl Encode for ChatTokenizer<'_> {
     }
 
     fn identity(&self) -> String {
-        let template = self.template.as_ref().map_or("", ChatTemplate::source);
+        let template = self.template.iter().flatten().next().map_or("", ChatTemplate::source);
         format!("{} {} {}", self.tokenizer.hash().to_hex(), self.loss, blake3::hash(template.as_bytes()).to_hex())
     }
 }

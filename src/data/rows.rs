@@ -101,8 +101,7 @@ impl Piece {
 
     /// These tokens of the same document.
     fn part(&self, tokens: Range<usize>, bos: Option<u32>) -> Self {
-        let bos = bos.filter(|_| tokens.start > 0);
-        Self { doc: self.doc, tokens, bos }
+        Self { doc: self.doc, ..Self::new(0, tokens, bos) }
     }
 
     fn padding(len: usize) -> Self {

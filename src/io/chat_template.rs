@@ -26,7 +26,7 @@ const MARKS: [char; 2] = ['\u{FDD0}', '\u{FDD1}'];
 const NAME: &str = "chat";
 
 /// A template that cannot be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[allow(missing_docs)] // The messages name every field.
 pub enum TemplateError {
     /// Jinja that does not parse.
@@ -66,11 +66,11 @@ pub struct Rendered {
     pub answers: Vec<Range<usize>>,
 }
 
-/// The template of a tokenizer, as found.
+/// The template of a tokenizer, as found: a run on text does not care what it is.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Source {
-    /// Jinja, and where it was found.
-    template: Option<(String, String)>,
+    /// Jinja, or several of it, and where it was found.
+    template: Option<(Json, PathBuf)>,
     /// `bos_token`, `eos_token` and the like.
     tokens: Vec<(String, String)>,
 }
@@ -86,29 +86,30 @@ impl Source {
         };
         let tokens = config.and_then(Json::as_object).map(|c| c.iter().filter_map(token).collect()).unwrap_or_default();
         let template = match files.read(CHAT_TEMPLATE)? {
-            Some(bytes) => Some((String::from_utf8_lossy(&bytes).into_owned(), files.at(CHAT_TEMPLATE).display().to_string())),
-            None => match config.and_then(|config| config.get("chat_template")) {
-                None | Some(Json::Null) => None,
-                Some(field) => Some((default_of(field, files)?, files.at(TOKENIZER_CONFIG).display().to_string())),
-            },
+            Some(bytes) => Some((String::from_utf8_lossy(&bytes).into(), files.at(CHAT_TEMPLATE))),
+            None => {
+                let field = config.and_then(|config| config.get("chat_template")).filter(|field| !field.is_null());
+                field.map(|field| (field.clone(), files.at(TOKENIZER_CONFIG)))
+            }
         };
         Ok(Self { template, tokens })
     }
 }
 
 /// A template, or the one called `default` of several.
-fn default_of(field: &Json, files: &ModelFiles) -> Result<String> {
-    let named = |item: &Json| Some((item.get("name")?.as_str()?.to_owned(), item.get("template")?.as_str()?.to_owned()));
-    let refused = |got: String| TemplateError::Field { path: files.at(TOKENIZER_CONFIG), got };
+fn default_of<'a>(field: &'a Json, path: &Path) -> std::result::Result<&'a str, TemplateError> {
+    let refused = |got: String| TemplateError::Field { path: path.into(), got };
     match field {
-        Json::String(template) => Ok(template.clone()),
+        Json::String(template) => Ok(template),
         Json::Array(items) => {
-            let named: Vec<_> = items.iter().filter_map(named).collect();
-            let names: Vec<_> = named.iter().map(|(name, _)| name.clone()).collect();
-            let default = named.into_iter().find(|(name, _)| name == "default");
-            Ok(default.map(|(_, template)| template).ok_or_else(|| refused(format!("templates called {}", names.join(", "))))?)
+            let name = |item: &'a Json| item["name"].as_str();
+            let default = items.iter().find(|item| name(item) == Some("default")).and_then(|item| item["template"].as_str());
+            default.ok_or_else(|| {
+                let names: Vec<_> = items.iter().filter_map(name).collect();
+                refused(format!("templates called {}", names.join(", ")))
+            })
         }
-        other => Err(refused(other.to_string()).into()),
+        other => Err(refused(other.to_string())),
     }
 }
 
@@ -129,14 +130,14 @@ impl std::fmt::Debug for ChatTemplate {
 impl ChatTemplate {
     /// The template of `given`, or else the tokenizer's; `None` where there is neither.
     ///
-    /// # Errors    An unreadable file, [`TemplateError::Syntax`].
+    /// # Errors    An unreadable file, [`TemplateError`].
     pub(super) fn open(found: &Source, given: Option<&Path>) -> Result<Option<Self>> {
         let (text, from) = match (given, &found.template) {
-            (Some(path), _) => (std::fs::read_to_string(path).context("read", path)?, path.display().to_string()),
-            (None, Some((text, from))) => (text.clone(), from.clone()),
+            (Some(path), _) => (std::fs::read_to_string(path).context("read", path)?, path),
+            (None, Some((field, path))) => (default_of(field, path)?.to_owned(), path.as_path()),
             (None, None) => return Ok(None),
         };
-        Ok(Some(Self::compile(text, &from, found.tokens.clone())?))
+        Ok(Some(Self::compile(text, &from.display().to_string(), found.tokens.clone())?))
     }
 
     fn compile(source: String, from: &str, tokens: Vec<(String, String)>) -> std::result::Result<Self, TemplateError> {

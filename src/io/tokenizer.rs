@@ -88,7 +88,7 @@ impl TextTokenizer {
 
     /// The template in the file `given`, or else the one beside the tokenizer, if there is one.
     ///
-    /// # Errors    An unreadable file, [`TemplateError::Syntax`](super::chat_template::TemplateError::Syntax).
+    /// # Errors    An unreadable file, [`TemplateError`](super::TemplateError).
     pub fn chat_template(&self, given: Option<&Path>) -> Result<Option<ChatTemplate>> {
         ChatTemplate::open(&self.chat, given)
     }

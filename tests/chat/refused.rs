@@ -170,6 +170,17 @@ fn with_settings(field: Value, file: Option<&str>) -> Result<String, Error> {
 }
 
 #[test]
+fn text_needs_no_good_template() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::copy(chat_folder().join("bytes/tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
+    fs::write(dir.path().join("chat_template.jinja"), "{% for %}").unwrap();
+    let tokenizer = TextTokenizer::open(dir.path(), &config()).unwrap();
+    let chat = ChatTokenizer::new(&tokenizer, None, Loss::Answers).unwrap();
+    assert!(!chat.encode("town").unwrap().is_empty());
+    assert_eq!(chat.conversation(&conversation(&turns(&["q", "a"]))).unwrap_err().explain().code, "E341");
+}
+
+#[test]
 fn templates_are_found_beside_the_tokenizer() {
     let named = json!([{"name": "rag", "template": "no"}, {"name": "default", "template": "{{ bos_token }}yes{{ pad_token }}"}]);
     assert_eq!(with_settings(json!("{{ bos_token }}one"), None).unwrap(), "<|begin_of_text|>one");
