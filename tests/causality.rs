@@ -216,7 +216,7 @@ fn no_token_changes_what_does_not_see_it_on_any_device() {
                 let before = logits(&*device, &model, &rows.batch);
                 for first in [5, 26] {
                     let [changed, reached] = changes(&*device, &model, attend, &rows, &before, first);
-                    assert!(changed.iter().zip(&reached).all(|(changed, reached)| reached || !changed), "{attend:?} on {on}");
+                    assert!(changed.iter().zip(&reached).all(|(changed, reached)| *reached || !changed), "{attend:?} on {on}");
                     // bf16 rounds the faintest effects away, but not most of them.
                     let [seen, all] = [&changed, &reached].map(|places| places.iter().filter(|place| **place).count());
                     assert!(2 * seen > all, "{attend:?} on {on}: {seen} of {all} changed");
