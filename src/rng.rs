@@ -22,7 +22,8 @@ pub enum Stream {
     Scale = 8,
 }
 
-/// A small generator (SplitMix64) positioned by its three coordinates.
+/// A small generator (SplitMix64) positioned by its three coordinates: with SplitMix64's increment `γ` and output function `mix`, it
+/// starts from `mix(mix(mix(seed + γ) ^ stream·γ) ^ mix(index + γ))`, modulo 2^64.
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
 
@@ -47,7 +48,7 @@ impl Rng {
         mix(self.0)
     }
 
-    /// Uniform in `0..n`; `n` must be positive.
+    /// Uniform in `0..n`: the upper 64 bits of `bits · n`; `n` must be positive.
     pub fn below(&mut self, n: u64) -> u64 {
         debug_assert!(n > 0, "below(0)");
         ((u128::from(self.bits()) * u128::from(n)) >> 64) as u64
@@ -59,7 +60,7 @@ impl Rng {
         low + self.below((high - low) as u64 + 1) as usize
     }
 
-    /// Uniform in `[0, 1)`.
+    /// Uniform in `[0, 1)`: the upper 53 bits.
     pub fn uniform(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
@@ -70,7 +71,7 @@ impl Rng {
         radius * (std::f64::consts::TAU * self.uniform()).cos()
     }
 
-    /// Shuffles in place (Fisher–Yates).
+    /// Shuffles in place (Fisher–Yates): each item from the last to the second changes places with one of `0..=its place`.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i as u64 + 1) as usize);

@@ -8,6 +8,8 @@
 //! the document at a uniformly random offset. Where the paper is unclear: its equations draw `g` per iteration, its text
 //! per sample, and both can be had; where it is silent: a row longer than `g·L0` gets no offset, so it sees positions beyond the base context without interpolation.
 //!
+//! Draws: `g` from the stream of scales, at the number of the row or of the step; then for each document `t` and the window's offset.
+//!
 //! What it trains is densities and far access to the first tokens: distances between later tokens never exceed the row.
 
 use super::registry::check_positions;

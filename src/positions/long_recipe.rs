@@ -10,6 +10,9 @@
 //! The released code selects on the first part of the text but lays positions over the unselected one, and pairs texts with lists of
 //! other documents; here one plan makes both, so they cannot part. A sentence keeps its tokens at consecutive positions, but for
 //! the one that the head ends in.
+//!
+//! Draws: for every sentence without a marked token, in order, a number in `[0, 1)`, which keeps it when it is below the share (the
+//! document's first sentence is always kept and draws none); the slots, by Floyd's sampling as in `random`; `h`.
 
 use std::collections::BTreeSet;
 use std::ops::Range;

@@ -136,6 +136,9 @@ impl Mix {
     }
 
     /// The run's row number `counter`: a pure function of the seed and the number.
+    ///
+    /// One generator draws the method, where there are several, and then plans the row's documents in their order. The weights lie end
+    /// to end, and a number in `[0, 1)` of their sum falls into the method's.
     pub fn row(&self, seed: u64, counter: u64) -> Row<'_> {
         let mut rng = Rng::at(seed, Stream::Positions, counter);
         let method = match self.methods.as_slice() {

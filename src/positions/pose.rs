@@ -9,6 +9,8 @@
 //! The paper leaves the lengths open. Two chunks follow the released code: `l_0 ~ U{1 .. (n+1)/2}`, so that the far
 //! chunk is the longer one; the rule above is its extension to more. As in the code, the first chunk starts both the
 //! document and the positions, so a beginning-of-text token is always at position 0.
+//!
+//! Draws, chunk by chunk: `u_i` and `v_i`, which the first chunk lacks, then `l_i`, which the last one lacks.
 
 use super::{Chunk, Method, MethodArgs, MethodError, Plan, PositionPlan, Words, room, slack};
 use crate::rng::Rng;

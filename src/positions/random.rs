@@ -2,6 +2,9 @@
 //!
 //! Positions: a sorted sample without replacement of `want` out of `0..target`. Locality is lost, and with it quality
 //! (perplexity above 11 where PoSE has 4.8); it is here to show that. Content: a window at a uniformly random offset.
+//!
+//! Draws: the window's offset, then Floyd's sampling: for `last = T−n .. T−1` a number in `0..=last`, which joins the sample; where it
+//! is there already, `last` joins.
 
 use std::collections::BTreeSet;
 

@@ -4,6 +4,17 @@
 //! different things stand around it, and the row ends with the question and its answer, whose tokens weigh [`ANSWER`] in the loss.
 //! Positions are those of [`Uniform`](super::Uniform)'s far rows: two chunks, the second after `u ~ U{0 .. T−n}` skipped positions, or
 //! ending at the target. The templates are not those of any evaluation here. A document too short for a fact stays as it is.
+//!
+//! Draws, in this order:
+//!
+//! - `v ~ U{0 .. available−n}`, the tokens skipped behind the jump, or in front of a row without facts
+//! - the things in random order and how many others, 2 to 5; then for each thing which of its facts. The first is asked for. They end
+//!   before the first one that would take more than `n/2` tokens together with question and answer
+//! - `k ~ U{0 .. others}`: so many stand before the fact asked for, in the order drawn; `j ~ U{k+1 .. facts}`: so many facts stand
+//!   before the jump
+//! - for each fact the text in front of it, counted from the start, `U{1 .. text}`, then sorted. Text behind the `j`-th fact, like
+//!   everything after it, is behind the jump
+//! - terminal (a number in `[0, 1)` below 0.2) or not; if not, `u`
 
 use std::sync::Arc;
 

@@ -4,12 +4,14 @@
 //! target promises, are the ones it never sees. Here, per document of `n` tokens,
 //!
 //! - 10 %: contiguous (fills the distances `n/2..n`, which equal halves leave out)
-//! - 72 %: halves, `l_0 = n/2`, `u ~ U{0 .. T−n}` (most pairs per row: `l_0·l_1 = n²/4`, PoSE's mean is `n²/6`)
-//! - 18 %: terminal, the last `n/16` tokens end at `T−1`
+//! - 72 %: halves, `l_0 = n/2` rounded up, `u ~ U{0 .. T−n}` (most pairs per row: `l_0·l_1 = n²/4`, PoSE's mean is `n²/6`)
+//! - 18 %: terminal, the last `n/16` tokens, one at least, end at `T−1`
 //!
 //! For n = 256, T = 2048, without the contiguous rows, against PoSE: mean pairs per far distance 7.25 (5.72), their
 //! coefficient of variation over `n..T−n/32` 0.133 (0.224), density at `T−n/16` relative to the mean 0.45 (0.01).
 //! Content as in PoSE: the first chunk starts the document, the second follows after a uniformly random gap.
+//!
+//! Draws: contiguous (a number in `[0, 1)` below 0.1) or not; if not, terminal (below 0.2) or not; `u` of halves; the content's gap.
 
 use super::{Chunk, Method, MethodArgs, MethodError, Plan, PositionPlan, Words, room, slack};
 use crate::rng::Rng;

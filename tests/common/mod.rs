@@ -2,6 +2,7 @@
 #![allow(dead_code)] // every test binary compiles this file and uses its own part of it
 
 pub mod backends;
+pub mod packed;
 pub mod runs;
 
 use std::collections::HashMap;

@@ -1,5 +1,15 @@
 //! What position methods promise, for every method in the registry, and what each paper promises about its own.
 
+#[path = "../common/mod.rs"]
+mod common;
+
+mod end_prompt;
+mod golden;
+mod long_recipe;
+mod mix;
+mod retrieval;
+mod rows;
+
 use std::sync::Arc;
 
 use ltrain::error::Explain;
@@ -185,6 +195,12 @@ fn uniform_counts(what: &str, counts: &[u32]) {
     let df = (counts.len() - 1) as f64;
     assert!(chi2 < df + 5.0 * (2.0 * df).sqrt(), "{what}: χ² = {chi2:.1} with {df} degrees");
     assert!(chi2 > df - 5.0 * (2.0 * df).sqrt(), "{what}: χ² = {chi2:.1} is too good");
+}
+
+/// `count` of `of` is within five standard deviations of a binomial's mean.
+fn within_five_sigma(what: &str, count: u32, of: u32, share: f64) {
+    let (mean, sigma) = (f64::from(of) * share, (f64::from(of) * share * (1.0 - share)).sqrt());
+    assert!((f64::from(count) - mean).abs() < 5.0 * sigma, "{what}: {count} of {of}, expected {mean:.0} ± {sigma:.0}");
 }
 
 #[test]
