@@ -441,8 +441,8 @@ impl Resolver<'_> {
         at.dedup();
         self.need(!at.is_empty(), "eval_at", "at least one length", "none");
         let off = tasks.is_empty();
-        self.only_with(off && s.eval_at.is_some(), "eval_at", "--eval ppl or passkey");
-        self.only_with(off && s.eval_every.is_some(), "eval_every", "--eval ppl or passkey");
+        self.only_with(off && s.eval_at.is_some(), "eval_at", "--eval ppl, passkey or another task");
+        self.only_with(off && s.eval_every.is_some(), "eval_every", "--eval ppl, passkey or another task");
         let grids = tasks.iter().any(|task| matches!(task, Task::Passkey | Task::Niah));
         self.only_with(!grids && s.passkey_samples.is_some(), "passkey_samples", "--eval passkey or niah");
         for task in &tasks {

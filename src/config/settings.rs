@@ -188,10 +188,10 @@ pub struct Settings {
     /// Lengths to evaluate at
     #[arg(long, value_name = "LEN,…", help_heading = "Evaluation")]
     pub eval_at: Option<List<Length>>,
-    /// What to measure: ppl, passkey or none
+    /// What to measure: ppl, passkey, niah, ruler, single tasks of RULER such as vt, or none
     #[arg(long, value_name = "TASK,…", help_heading = "Evaluation")]
     pub eval: Option<List<Task>>,
-    /// Prompts per length of the passkey task
+    /// Prompts per length and depth of passkey and niah
     #[arg(long, value_name = "N", help_heading = "Evaluation")]
     pub passkey_samples: Option<usize>,
     /// Evaluate every N steps, besides before and after

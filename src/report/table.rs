@@ -1,10 +1,14 @@
 //! The before/after comparison as text: one table for the terminal, the page and the model card.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use super::record::{EvalRecord, Grid, Role};
 use super::text;
 use super::verdict;
+
+/// Columns of a terminal beyond which a table goes on below.
+const LINE: usize = 120;
 
 /// Whether a terminal table may use escape sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,33 +156,40 @@ impl Comparison {
         }
         let name_width = self.rows.iter().map(|r| width(&r.0)).max().unwrap_or(0);
         let widths = self.group_widths();
+        let parts: Vec<String> =
+            parts(&widths, name_width).into_iter().map(|groups| self.part(groups, name_width, &widths, colour)).collect();
+        let caption = if self.caption.is_empty() { String::new() } else { format!("{}\n", self.caption) };
+        caption + &parts.join("\n")
+    }
+
+    /// Some of the groups, for all rows.
+    fn part(&self, groups: Range<usize>, name_width: usize, widths: &[Vec<usize>], colour: Colour) -> String {
+        let first: usize = widths[..groups.start].iter().map(Vec::len).sum();
+        let (groups, widths) = (&self.groups[groups.clone()], &widths[groups]);
         let mut out = String::new();
-        if !self.caption.is_empty() {
-            let _ = writeln!(out, "{}", self.caption);
-        }
         if self.is_grouped() {
             out.push_str(&" ".repeat(name_width));
-            for (group, widths) in self.groups.iter().zip(&widths) {
+            for (group, widths) in groups.iter().zip(widths) {
                 let _ = write!(out, " │ {}", pad_right(&group.title, joined(widths)));
             }
             trim_line(&mut out);
         }
         out.push_str(&" ".repeat(name_width));
-        for (group, widths) in self.groups.iter().zip(&widths) {
+        for (group, widths) in groups.iter().zip(widths) {
             let names: Vec<_> = group.columns.iter().zip(widths).map(|(c, &w)| pad_left(c, w)).collect();
             let _ = write!(out, " │ {}", names.join("  "));
         }
         trim_line(&mut out);
         out.push_str(&"─".repeat(name_width));
-        for widths in &widths {
+        for widths in widths {
             let _ = write!(out, "─┼─{}", "─".repeat(joined(widths)));
         }
         out.push('\n');
         for (name, role, cells) in &self.rows {
             let name = pad_right(name, name_width);
             out.push_str(&if *role == Role::After { paint(&name, "1", colour) } else { name });
-            let mut cells = cells.iter();
-            for widths in &widths {
+            let mut cells = cells.iter().skip(first);
+            for widths in widths {
                 let group: Vec<_> = widths.iter().zip(&mut cells).map(|(&w, c)| terminal_cell(c, w, colour)).collect();
                 let _ = write!(out, " │ {}", group.join("  "));
             }
@@ -231,6 +242,22 @@ impl Comparison {
         }
         widths
     }
+}
+
+/// Groups that stand side by side: as many as [`LINE`] holds, one at least.
+fn parts(widths: &[Vec<usize>], name_width: usize) -> Vec<Range<usize>> {
+    let mut parts = Vec::new();
+    let (mut first, mut line) = (0, name_width);
+    for (group, widths) in widths.iter().enumerate() {
+        let wide = " │ ".chars().count() + joined(widths);
+        if group > first && line + wide > LINE {
+            parts.push(first..group);
+            (first, line) = (group, name_width);
+        }
+        line += wide;
+    }
+    parts.push(first..widths.len());
+    parts
 }
 
 /// Text that Markdown takes literally, also inside a table.

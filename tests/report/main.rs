@@ -7,6 +7,7 @@ use ltrain::report::charts::{LineChart, Series, Stroke};
 use ltrain::report::log::TrainerState;
 use ltrain::report::record::*;
 use ltrain::report::table::{Colour, Comparison};
+use ltrain::report::tasks;
 use ltrain::report::tensorboard::EventWriter;
 use ltrain::report::verdict::{Outcome, Verdict};
 use ltrain::report::{self, axis::Axis, clock, figures, html, load, run_readme};
@@ -251,13 +252,29 @@ fn tables_are_aligned() {
     let run = example();
     let table = Comparison::new(&run.evaluations, run.model.context).terminal(Colour::Never);
     let expected = "
-                           │ perplexity                    │ passkey                  │ short context
-                           │  512    1k    2k    4k     8k │   512     1k    2k    4k │        change
-───────────────────────────┼───────────────────────────────┼──────────────────────────┼──────────────
-base                       │ 5.08  14.9  52.3  98.0  156.0 │  95 %    4 %   0 %   0 % │             –
-base + yarn ×16            │ 7.94  8.41  10.2  14.6   22.7 │  70 %   50 %  22 %   5 % │       +56.3 %
-after pose                 │ 5.31  5.28  5.44  6.02   6.90 │ 100 %  100 %  98 %  93 % │        +4.5 %
-after contiguous (control) │ 5.12  7.70  12.8  20.1   31.4 │  99 %   62 %  20 %   6 % │        +0.8 %
+                           │ perplexity
+                           │        512          1k          2k          4k           8k
+───────────────────────────┼────────────────────────────────────────────────────────────
+base                       │ 5.08 ±0.05  14.9 ±0.15  52.3 ±0.52  98.0 ±0.98  156.0 ±1.56
+base + yarn ×16            │ 7.94 ±0.08  8.41 ±0.08  10.2 ±0.10  14.6 ±0.15   22.7 ±0.23
+after pose                 │ 5.31 ±0.05  5.28 ±0.05  5.44 ±0.05  6.02 ±0.06   6.90 ±0.07
+after contiguous (control) │ 5.12 ±0.05  7.70 ±0.08  12.8 ±0.13  20.1 ±0.20   31.4 ±0.31
+
+                           │ passkey                              │ niah
+                           │      512        1k       2k       4k │      512        1k
+───────────────────────────┼──────────────────────────────────────┼───────────────────
+base                       │  95 % ±2    4 % ±2   0 % ±0   0 % ±0 │  95 % ±5    4 % ±4
+base + yarn ×16            │  70 % ±5   50 % ±5  22 % ±4   5 % ±2 │ 70 % ±10  50 % ±11
+after pose                 │ 100 % ±0  100 % ±0  98 % ±1  93 % ±3 │ 100 % ±0  100 % ±0
+after contiguous (control) │  99 % ±1   62 % ±5  20 % ±4   6 % ±2 │  99 % ±2  62 % ±11
+
+                           │ RULER                                        │ RULER     │ LongBench │ short context
+                           │        512          1k         2k         4k │ effective │        4k │        change
+───────────────────────────┼──────────────────────────────────────────────┼───────────┼───────────┼──────────────
+base                       │  95.0 ±1.4    4.0 ±1.4   0.0 ±1.4   0.0 ±1.4 │       512 │ 25.0 ±1.4 │             –
+base + yarn ×16            │  70.0 ±1.4   50.0 ±1.4  22.0 ±1.4   5.0 ±1.4 │      none │ 27.5 ±1.4 │       +56.3 %
+after pose                 │ 100.0 ±1.4  100.0 ±1.4  98.0 ±1.4  93.0 ±1.4 │        4k │ 71.5 ±1.4 │        +4.5 %
+after contiguous (control) │  99.0 ±1.4   62.0 ±1.4  20.0 ±1.4   6.0 ±1.4 │       512 │ 28.0 ±1.4 │        +0.8 %
 ";
     assert_eq!(table, expected[1..], "\n{table}");
     let bars = |line: &str| -> Vec<usize> {
@@ -268,10 +285,45 @@ after contiguous (control) │ 5.12  7.70  12.8  20.1   31.4 │  99 %   62 %  2
         perplexity: vec![LengthScore { length: 65_536, ppl: 1e9, ..LengthScore::default() }],
         ..EvalRecord::default()
     };
-    let wide = Comparison::new(&[run.evaluations[0].clone(), uneven], 512).terminal(Colour::Never);
+    let base = &run.evaluations[0];
+    let plain = EvalRecord { perplexity: base.perplexity.clone(), passkey: None, ..EvalRecord::default() };
+    let wide = Comparison::new(&[plain, uneven], 512).terminal(Colour::Never);
     let first = bars(wide.lines().next().unwrap_or_default());
     assert!(wide.lines().all(|l| bars(l) == first), "misaligned:\n{wide}");
     assert_eq!(Comparison::new(&[], 512).terminal(Colour::Ansi), "");
+}
+
+#[test]
+fn tasks_have_tables_of_their_own_and_a_note_of_samples() {
+    let run = example();
+    let tables: Vec<String> = tasks::details(&run.evaluations[2..3]).iter().map(|t| t.terminal(Colour::Never)).collect();
+    assert_eq!(tables.len(), 4, "two grids, RULER and LongBench");
+    let ruler = "
+RULER
+              │        512          1k         2k         4k
+──────────────┼─────────────────────────────────────────────
+niah_single_2 │ 100.0 ±2.0  100.0 ±2.0  98.0 ±2.0  93.0 ±2.0
+vt            │ 100.0 ±2.0  100.0 ±2.0  98.0 ±2.0  93.0 ±2.0
+average       │ 100.0 ±1.4  100.0 ±1.4  98.0 ±1.4  93.0 ±1.4
+";
+    assert_eq!(tables[2], ruler[1..], "\n{}", tables[2]);
+    assert!(tables[3].contains("mean: code             │ 50.0 ±2.0"), "{}", tables[3]);
+    // (93 + 50) / 2, and √(2²+2²)/2.
+    assert!(tables[3].contains("average of means       │ 71.5 ±1.4"), "{}", tables[3]);
+    let notes = tasks::notes(&run.evaluations).join("\n");
+    for part in [
+        "perplexity: 8 to 128 windows",
+        "passkey: 20 prompts at each of 5 depths",
+        "RULER: 20 samples",
+        "2 of 13 tasks",
+        "seed 42",
+    ] {
+        assert!(notes.contains(part), "{part:?} is missing in:\n{notes}");
+    }
+    let page = html::page(&run);
+    assert!(page.contains("niah_single_2") && page.contains("<small>±2.0</small>") && page.contains("Needles in a haystack"));
+    assert_eq!(tasks::effective(&run.evaluations[2]), "4k");
+    assert_eq!((tasks::effective(&run.evaluations[1]), tasks::effective(&EvalRecord::default())), ("none".into(), "–".into()));
 }
 
 #[test]
@@ -322,7 +374,7 @@ fn the_card_names_everything_a_loader_needs() {
         "base_model: \"example/toy-llama-512\"",
         "library_name: transformers",
         "## Results",
-        "| after pose | 5.31 | **5.28** |",
+        "| after pose | 5.31 ±0.05 | **5.28** ±0.05 |",
         "vllm serve runs/example/merged --max-model-len 8192",
         "--hf-overrides '{\"rope_scaling\":",
         "AutoConfig.from_pretrained(\"runs/example/base_config\")",
