@@ -151,7 +151,8 @@ impl<'a> ChatTokenizer<'a> {
     /// A prompt and its answer between the first and the last token of a text.
     fn plain(&self, Plain { prompt, answer }: &Plain) -> std::result::Result<Vec<u32>, ChatError> {
         let text = format!("{prompt}{answer}");
-        let ids = self.masked(&text, &[prompt.len()..text.len()])?;
+        let learned = prompt.len()..text.len();
+        let ids = self.masked(&text, std::slice::from_ref(&learned))?;
         let masks = if self.loss == Loss::Answers { MASKED } else { 0 };
         let bos = self.tokenizer.bos().map(|id| id | masks);
         Ok(bos.into_iter().chain(ids).chain(self.tokenizer.eos()).collect())
