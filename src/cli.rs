@@ -83,7 +83,7 @@ impl TrainArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Measure a model at several lengths
-    Eval(EvalArgs),
+    Eval(Box<EvalArgs>),
     /// Continue a text
     Generate(GenerateArgs),
     /// Multiply an adapter into its base model
