@@ -85,7 +85,7 @@ impl TrainArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Measure a model at several lengths
-    Eval(EvalArgs),
+    Eval(Box<EvalArgs>),
     /// Continue a text
     Generate(GenerateArgs),
     /// Extend a model in LongRecipe's three stages: train, replay instruction data, mix with the base

@@ -282,9 +282,11 @@ fn union(evaluations: &[EvalRecord], lengths: impl Fn(&EvalRecord) -> Vec<usize>
     all
 }
 
+/// One of an evaluation's grids.
+type GridOf = fn(&EvalRecord) -> Option<&Grid>;
+
 /// The grids of an evaluation, by name.
-pub(super) const GRIDS: [(&str, fn(&EvalRecord) -> Option<&Grid>); 2] =
-    [("passkey", |e| e.passkey.as_ref()), ("niah", |e| e.niah.as_ref())];
+pub(super) const GRIDS: [(&str, GridOf); 2] = [("passkey", |e| e.passkey.as_ref()), ("niah", |e| e.niah.as_ref())];
 
 /// Mean over the depths at one length, and its standard error.
 fn found(grid: &Grid, length: usize) -> Option<(f64, f64)> {

@@ -124,7 +124,7 @@ pub fn notes(evaluations: &[EvalRecord]) -> Vec<String> {
             notes.push(format!("{name}: {samples} prompts at each of {depths} depths per length, ± standard error"));
         }
     }
-    let of = |scores: fn(&EvalRecord) -> &[TaskScore]| evaluations.iter().flat_map(move |e| scores(e)).map(|s| s.samples);
+    let of = |scores: fn(&EvalRecord) -> &[TaskScore]| evaluations.iter().flat_map(scores).map(|s| s.samples);
     if let Some(samples) = span(of(|e| &e.ruler)) {
         let mut tasks: Vec<&str> = evaluations.iter().flat_map(|e| &e.ruler).map(|s| s.task.as_str()).collect();
         tasks.sort_unstable();

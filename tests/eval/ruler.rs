@@ -134,12 +134,12 @@ fn needles_are_as_many_and_as_distinct_as_the_tasks_say() {
                 assert!(found.len() > 30, "{task}: nothing but needles");
             }
             assert_eq!(found.iter().map(|(_, value)| value).collect::<HashSet<_>>().len(), found.len(), "{task}: values");
-            let (key, value): (fn(&str) -> bool, fn(&str) -> bool) = match task {
-                RulerTask::NiahSingle3 => (words, uuid),
-                RulerTask::NiahMultikey3 => (uuid, uuid),
-                _ => (words, number),
+            let fits = |(key, value): &(String, String)| match task {
+                RulerTask::NiahSingle3 => words(key) && uuid(value),
+                RulerTask::NiahMultikey3 => uuid(key) && uuid(value),
+                _ => words(key) && number(value),
             };
-            assert!(found.iter().all(|(k, v)| key(k) && value(v)), "{task}: {:?}", found[0]);
+            assert!(found.iter().all(fits), "{task}: {:?}", found[0]);
             assert_eq!(sample.answers.len(), values * queried, "{task}");
             let asked: HashSet<_> = found.iter().filter(|(_, v)| sample.answers.contains(v)).map(|(k, _)| k).collect();
             assert_eq!(asked.len(), queried, "{task}");

@@ -307,9 +307,9 @@ vt            │ 100.0 ±2.0  100.0 ±2.0  98.0 ±2.0  93.0 ±2.0
 average       │ 100.0 ±1.4  100.0 ±1.4  98.0 ±1.4  93.0 ±1.4
 ";
     assert_eq!(tables[2], ruler[1..], "\n{}", tables[2]);
-    assert!(tables[3].contains("mean: code             │ 50.0 ±2.0"), "{}", tables[3]);
+    assert!(tables[3].contains("mean: code          │ 50.0 ±2.0"), "{}", tables[3]);
     // (93 + 50) / 2, and √(2²+2²)/2.
-    assert!(tables[3].contains("average of means       │ 71.5 ±1.4"), "{}", tables[3]);
+    assert!(tables[3].contains("average of means    │ 71.5 ±1.4"), "{}", tables[3]);
     let notes = tasks::notes(&run.evaluations).join("\n");
     for part in [
         "perplexity: 8 to 128 windows",
