@@ -56,6 +56,9 @@ pub trait Method: PositionPlan + Sized + 'static {
     fn new(args: &MethodArgs, words: &Words) -> Result<Self, MethodError>;
 }
 
+/// Makes a method.
+type Build = fn(&MethodArgs, &Words) -> Result<Arc<dyn PositionPlan>, MethodError>;
+
 /// One line of the registry.
 #[derive(Debug, Clone, Copy)]
 pub struct MethodEntry {
@@ -63,7 +66,7 @@ pub struct MethodEntry {
     pub name: &'static str,
     /// One line of help.
     pub about: &'static str,
-    build: fn(&MethodArgs, &Words) -> Result<Arc<dyn PositionPlan>, MethodError>,
+    build: Build,
 }
 
 const fn entry<M: Method>() -> MethodEntry {
