@@ -1,7 +1,6 @@
 //! Contiguous positions: ordinary training, and the control every other method is compared with.
 //!
-//! Position of token `k`: `k`. Content: a window of the document at a uniformly random offset, the only
-//! draw.
+//! Position of token `k`: `k`. Content: a window of the document at a uniformly random offset, the only draw.
 
 use super::{Chunk, Method, MethodArgs, MethodError, Plan, PositionPlan, Words, slack};
 use crate::rng::Rng;
