@@ -118,6 +118,8 @@ fn longbench_files_run_on_a_real_model() {
     let scores = json(dir.path().join("out.json"))[0]["longbench"].clone();
     assert_eq!((scores[0]["samples"].as_u64(), scores[0]["tokens"].as_f64()), (Some(2), Some(256.0)), "cut to the length");
     assert_eq!(std::fs::read_to_string(dir.path().join("tables/longbench.csv")).unwrap().lines().count(), 3);
+    let known = words.replace("--longbench sets ", "--longbench sets/a.jsonl ");
+    assert!(refused(dir.path(), &known).contains("metric: every dataset"));
     std::fs::write(dir.path().join("sets/c.jsonl"), row("dureader")).unwrap();
     let error = refused(dir.path(), &words);
     assert!(error.contains("E331") && error.contains("dureader"), "{error}");

@@ -214,10 +214,13 @@ impl Evaluation<'_> {
             record.perplexity.push(losses.score(length));
             record.buckets = losses.buckets(length);
         }
-        for (task, plan) in [("passkey", &self.plan.passkey), ("niah", &self.plan.niah)] {
-            let Some(plan) = plan else { continue };
-            let Some(grid) = self.grid(model, task, plan, &mut meter)? else { return Ok(None) };
-            *(if task == "niah" { &mut record.niah } else { &mut record.passkey }) = Some(grid);
+        if let Some(plan) = &self.plan.passkey {
+            let Some(grid) = self.grid(model, "passkey", plan, &mut meter)? else { return Ok(None) };
+            record.passkey = Some(grid);
+        }
+        if let Some(plan) = &self.plan.niah {
+            let Some(grid) = self.grid(model, "niah", plan, &mut meter)? else { return Ok(None) };
+            record.niah = Some(grid);
         }
         if let Some(plan) = &self.plan.ruler {
             let Some(scores) = self.ruler(model, plan, &mut meter)? else { return Ok(None) };

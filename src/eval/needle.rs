@@ -24,10 +24,18 @@ impl<'a> Needles<'a> {
     pub fn new(encode: &'a dyn Encode, haystack: &Haystack, distractors: usize, longest: usize) -> Result<Self> {
         let mut sentences = Vec::new();
         let mut tokens = 0;
-        while tokens < longest {
-            let sentence = after(encode, ".", &format!(" {}", haystack.sentence(0, sentences.len())))?;
-            tokens += sentence.len().max(1);
-            sentences.push(sentence);
+        // A sentence that the tokenizer knows has one token at least.
+        for i in 0..longest {
+            if tokens >= longest {
+                break;
+            }
+            let sentence = after(encode, ".", &format!(" {}", haystack.sentence(0, i)))?;
+            tokens += sentence.len();
+            sentences.extend((!sentence.is_empty()).then_some(sentence));
+        }
+        if sentences.is_empty() {
+            let (key, expected) = ("haystack", "text that the tokenizer has tokens for");
+            return Err(EvalError::Plan { key, expected, got: "none".into() }.into());
         }
         Ok(Self { encode, distractors, sentences })
     }

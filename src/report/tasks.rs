@@ -116,7 +116,10 @@ pub fn notes(evaluations: &[EvalRecord]) -> Vec<String> {
     let mut notes = Vec::new();
     let windows = evaluations.iter().flat_map(|e| &e.perplexity).map(|s| s.windows).filter(|&n| n > 0);
     if let Some(windows) = span(windows) {
-        notes.push(format!("perplexity: {windows} windows per length, ± their standard error"));
+        notes.push(match windows.as_str() {
+            "1" => "perplexity: 1 window per length".to_owned(),
+            _ => format!("perplexity: {windows} windows per length, ± standard error over them"),
+        });
     }
     for (name, grid) in GRIDS {
         if let Some(grid) = evaluations.iter().find_map(grid) {

@@ -103,6 +103,10 @@ pub fn eval(args: &EvalArgs, place: &Place, kernels: &dyn Kernels) -> Result<End
         false => Vec::new(),
     };
     let material = Material::read(&base, wanted(args, lengths.into_iter().collect()))?;
+    if args.metric.is_some() && material.others().next().is_none() {
+        let problem = Problem::new("metric", "every dataset of these files has its own").help("leave it out");
+        return Err(ConfigError::Problems(vec![problem]).into());
+    }
     for name in material.others() {
         let metric = args.metric.map_or("f1 (another with --metric)".into(), |m| m.to_string());
         ui.say(&format!("{name} is none of LongBench's datasets: its context and input are the prompt, scored by {metric}"));
