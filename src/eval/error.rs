@@ -113,7 +113,7 @@ impl Explain for EvalError {
             }
             Self::LittleRoom { .. } => Explanation::new("E227").help("ask for longer prompts with --at"),
             Self::Chinese { .. } => {
-                Explanation::new("E331").help("leave this file out; the English sets and those of code are known")
+                Explanation::new("E335").help("leave this file out; the English sets and those of code are known")
             }
             Self::File { .. } => Explanation::new("E607").help("check that this is the file you meant, and that it is complete"),
             Self::Prompt(e) => e.explain(),

@@ -11,7 +11,7 @@ use ltrain::data::{
 };
 use ltrain::error::{Explain, Result};
 use ltrain::ops::cross_entropy::IGNORE;
-use ltrain::positions::Natural;
+use ltrain::positions::Mix;
 use serde_json::json;
 
 const EOS: u32 = 257;
@@ -89,7 +89,7 @@ fn every_conversation_is_whole_in_one_row_and_the_rest_is_one_padding() {
                 None => {
                     assert_eq!(n, row.len() - 1, "padding is last");
                     assert!(n > 0, "a row of padding alone");
-                    assert!((0..slot.want).all(|i| slot.piece.token(&corpus, i) == EOS | MASKED));
+                    assert!(slot.piece.text(&corpus).iter().all(|&id| id == EOS | MASKED));
                 }
             }
         }
@@ -104,7 +104,7 @@ fn every_conversation_is_whole_in_one_row_and_the_rest_is_one_padding() {
 fn only_answers_are_predicted_and_padding_sees_itself_alone() {
     let corpus = corpus(LENGTHS);
     let set = Arc::new(row_set(&corpus, Long::Skip).unwrap());
-    let builder = BatchBuilder { rows: Arc::clone(&set), method: Arc::new(Natural), seed: 4, attention: Attend::Full };
+    let builder = BatchBuilder { rows: Arc::clone(&set), method: Mix::natural(), seed: 4, attention: Attend::Full };
     let rows = set.rows_per_epoch();
     let batch = builder.batch(0, rows as usize);
     let (ids, targets) = (batch.ids.as_u32().unwrap(), batch.targets.ids.as_u32().unwrap());
@@ -114,7 +114,7 @@ fn only_answers_are_predicted_and_padding_sees_itself_alone() {
         let mut start = 32 * i as usize;
         for slot in set.row(set.order(4, 0, i)) {
             let end = start + slot.want;
-            let stored: Vec<_> = (0..slot.want).map(|i| slot.piece.token(&corpus, i)).collect();
+            let stored = slot.piece.text(&corpus);
             let wanted = stored.iter().skip(1).map(|&id| if id & MASKED == 0 { id } else { IGNORE }).chain([IGNORE]);
             assert_eq!(targets[start..end], wanted.collect::<Vec<_>>());
             for half in &batch.segments.starts {

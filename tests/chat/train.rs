@@ -10,7 +10,7 @@ use ltrain::data::{
     Attend, Batch, BatchBuilder, Corpus, CorpusOptions, DocPart, Loss, Packing, Reading, RowOptions, RowSet, Sources, Specials,
 };
 use ltrain::model::{Arch, Llama, ModelConfig, Recompute, RopeConfig, RopeScaling};
-use ltrain::positions::Natural;
+use ltrain::positions::Mix;
 use ltrain::tape::Tape;
 use ltrain::train::{TrainMode, gradients, prepare};
 use serde_json::json;
@@ -72,7 +72,7 @@ fn builder(corpus: &Arc<Corpus>) -> BatchBuilder {
     let parts: Vec<_> = (0..corpus.docs()).map(|doc| DocPart { doc, tokens: 0..corpus.doc(doc).len() }).collect();
     let options = RowOptions { seq_len: ROW, span: ROW, packing: Packing::Whole(Long::Skip) };
     let rows = Arc::new(RowSet::new(Arc::clone(corpus), &parts, options).unwrap());
-    BatchBuilder { rows, method: Arc::new(Natural), seed: 3, attention: Attend::Full }
+    BatchBuilder { rows, method: Mix::natural(), seed: 3, attention: Attend::Full }
 }
 
 fn model(kernels: &dyn Kernels) -> Llama {

@@ -102,7 +102,7 @@ fn files_that_are_none_are_refused_with_their_line() {
         assert!(text.contains(part), "{text}");
     }
     let (code, text) = refused(r#"{"context": "c", "answers": ["a"], "dataset": "vcsum"}"#);
-    assert_eq!(code, "E331");
+    assert_eq!(code, "E335");
     assert!(text.contains("vcsum"), "{text}");
     let empty = tempfile::tempdir().unwrap();
     assert_eq!(crate::error::Explain::explain(&files(empty.path()).unwrap_err()).code, "E607");
