@@ -122,5 +122,5 @@ fn longbench_files_run_on_a_real_model() {
     assert!(refused(dir.path(), &known).contains("metric: every dataset"));
     std::fs::write(dir.path().join("sets/c.jsonl"), row("dureader")).unwrap();
     let error = refused(dir.path(), &words);
-    assert!(error.contains("E331") && error.contains("dureader"), "{error}");
+    assert!(error.contains("E335") && error.contains("dureader"), "{error}");
 }

@@ -28,7 +28,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Whole texts at their natural positions, each in a row of its own, under full attention: what evaluation feeds.
+    /// Whole texts as they are stored, at their natural positions, each in a row of its own, under full attention: what evaluation
+    /// feeds.
     ///
     /// Panics when the rows differ in length or there are none.
     pub fn contiguous(rows: &[&[u32]]) -> Self {
@@ -37,7 +38,7 @@ impl Batch {
         for row in rows {
             assert_eq!(row.len(), seq_len, "batch: rows of equal length");
             draft.begin_row(1.0);
-            draft.piece(row.iter().map(|&id| (id, 1.0)), 0..seq_len as u32);
+            draft.planned(Plan::contiguous(seq_len), row, |_| 1.0);
         }
         draft.finish(seq_len, &Attend::Full)
     }

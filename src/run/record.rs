@@ -61,7 +61,9 @@ impl Job<'_> {
             [] => String::new(),
             devices => format!("; before it was continued there: {}", devices.join(", ")),
         };
-        let (coverage, uncounted) = self.coverage()?;
+        let seen = self.rows_seen()?;
+        notes.push(self.cost_note(&seen));
+        let RowsSeen { coverage, uncounted, .. } = seen;
         notes.extend(uncounted);
         notes.extend(self.best_note(&validation));
         if self.config.eval.control {
@@ -132,16 +134,17 @@ impl Job<'_> {
         serde_json::Value::Object(picked).to_string()
     }
 
-    /// Distances between tokens that could see each other, over the run's rows; and a remark when not all were counted.
-    fn coverage(&self) -> Result<(Coverage, Option<String>)> {
+    /// What the run's rows contained.
+    fn rows_seen(&self) -> Result<RowsSeen> {
         let train = &self.config.train;
         let rows = train.steps * (train.accum * train.micro_batch) as u64;
-        let mut coverage = Coverage::new(self.config.positions.target, COVERAGE_BARS);
+        let coverage = Coverage::new(self.config.positions.target, COVERAGE_BARS);
+        let mut seen = RowsSeen { coverage, pairs: 0.0, tokens: 0, uncounted: None };
         for row in 0..rows {
-            if coverage.work() > COVERAGE_WORK {
+            if seen.coverage.work() > COVERAGE_WORK {
                 let (row, rows) = (format_count(row), format_count(rows));
-                let note = format!("Distances seen in training were counted in the first {row} of {rows} rows.");
-                return Ok((coverage, Some(note)));
+                seen.uncounted = Some(format!("Distances seen in training were counted in the first {row} of {rows} rows."));
+                break;
             }
             let batch = self.text.rows.batch(row, 1)?;
             let positions = batch.positions.as_u32()?;
@@ -149,12 +152,44 @@ impl Job<'_> {
             for piece in documents(&batch.segments) {
                 // Of padding nothing is learned.
                 if targets[piece.clone()].iter().any(|&id| id != IGNORE) {
-                    coverage.add(&positions[piece]);
+                    seen.coverage.add(&positions[piece]);
                 }
             }
+            seen.pairs += pairs(&batch.segments);
+            seen.tokens += positions.len() as u64;
         }
-        Ok((coverage, None))
+        Ok(seen)
     }
+
+    /// What a step costs for its target: how long rows are, and how many pairs of tokens attention visits.
+    fn cost_note(&self, seen: &RowsSeen) -> String {
+        let (row, target) = (self.config.data.seq_len, self.config.positions.target);
+        let of_whole_rows = (target + 1) as f64 / 2.0;
+        format!(
+            "A row has {} tokens, {:.0} % of the target. Attention visited {:.1} % of the pairs of tokens that as many tokens in contiguous \
+             rows of the whole target have.",
+            format_count(row as u64),
+            100.0 * row as f64 / target as f64,
+            100.0 * seen.pairs / seen.tokens.max(1) as f64 / of_whole_rows,
+        )
+    }
+}
+
+/// What rows contained.
+struct RowsSeen {
+    /// Distances between tokens that could see each other.
+    coverage: Coverage,
+    /// Pairs of tokens of which one saw the other, itself among them; the mean over the heads.
+    pairs: f64,
+    tokens: u64,
+    /// A remark when not all rows were counted.
+    uncounted: Option<String>,
+}
+
+/// Pairs of a query and a key that it sees; the mean of both halves of the heads.
+fn pairs(segments: &Segments) -> f64 {
+    let row = |starts: &[u32]| (0u32..).zip(starts).map(|(query, start)| u64::from(query - start) + 1).sum::<u64>();
+    segments.starts.iter().map(|starts| row(starts) as f64).sum::<f64>() / segments.starts.len() as f64
 }
 
 fn coverage_records(coverage: &Coverage) -> Vec<CoverageRecord> {
@@ -212,4 +247,21 @@ fn read_log(path: &Path) -> Result<(Vec<StepRecord>, Vec<ValidationRecord>)> {
 /// `0:01:42` → 102.
 fn seconds_of(clock: &str) -> f64 {
     clock.split(':').filter_map(|part| part.parse::<f64>().ok()).fold(0.0, |sum, part| sum * 60.0 + part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Attend;
+    use crate::data::attend::Group;
+
+    #[test]
+    fn shifted_groups_visit_less_than_a_quarter_of_the_pairs() {
+        let n = 1024;
+        let visited = |attend: Attend| pairs(&attend.segments(&[vec![0]], n));
+        assert_eq!(visited(Attend::Full), (n * (n + 1) / 2) as f64);
+        // 25 % of the plain half's pairs and 21.9 % of the shifted half's, as methods count them without the diagonal.
+        let share = visited(Attend::Shifted { group: Group::Parts(4) }) / visited(Attend::Full);
+        assert!((share - 0.2344).abs() < 1e-3, "{share}");
+    }
 }

@@ -124,7 +124,7 @@ fn roles_and_tools_that_the_template_leaves_out_are_refused() {
     let tool = json!({"messages": [{"role": "user", "content": "q"}, {"role": "tool", "content": "42"}, {"role": "assistant", "content": "a"}]});
     let ignores = "{% for m in messages if m.role != 'tool' %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}\
                    {% if add_generation_prompt %}assistant: {% endif %}";
-    let (said, e) = refused(&[("a.jsonl", &[tool.clone()])], ignores);
+    let (said, e) = refused(&[("a.jsonl", std::slice::from_ref(&tool))], ignores);
     assert!(said.ends_with("the chat template leaves out message 2 of the role \"tool\""), "{said}");
     assert_eq!(e.code, "E345");
     let mut with_tools = row(&["q", "a"]);

@@ -143,7 +143,7 @@ fn settings_that_do_nothing_are_refused() {
         ("--data text.jsonl --long cut", "long: has an effect only with conversations"),
         ("--data text.jsonl --chat-template llama3.jinja", "chat_template: has an effect only with conversations"),
         ("--data chat.jsonl --chat-template llama3.jinja --no-pack", "no_pack: has an effect only with text"),
-        ("--data synthetic:facts-64 --loss all", "loss: has an effect only with files as --data"),
+        ("--data synthetic:facts-64 --loss answers", "loss: has an effect only with files as --data"),
         ("--data chat.jsonl", "the tokenizer has no chat template"),
     ] {
         let output = runs.run(&format!("{TRAIN} --steps 1 {words} --out out"));
