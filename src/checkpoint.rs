@@ -136,9 +136,14 @@ pub struct Context<'a> {
     pub seconds: f64,
 }
 
+/// Name of the checkpoint after `step` steps.
+pub fn folder_name(step: u64) -> String {
+    format!("{PREFIX}{step}")
+}
+
 /// Writes `run/checkpoint-N` and deletes the oldest beyond `keep`.
 pub fn save(run: &Path, state: &State, context: &Context, keep: usize) -> Result<PathBuf> {
-    let path = run.join(format!("{PREFIX}{}", state.step));
+    let path = run.join(folder_name(state.step));
     write_dir_atomically(&path, Existing::Replace, |tmp| {
         write_weights(tmp, state, context)?;
         let names: Vec<(String, &Tensor)> = state

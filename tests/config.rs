@@ -344,7 +344,10 @@ fn shares_of_rows_become_a_mix() {
     let spec = |settings: &[&str]| run(&tiny(), settings).positions.method.to_string();
     assert_eq!(spec(&["contiguous=15%"]), "mix:pose=85,natural=15");
     assert_eq!(spec(&["positions=mix:pose=3,uniform=1", "retrieval=20%"]), "mix:pose=60,uniform=20,retrieval=20");
-    assert_eq!(spec(&["positions=mix:pose=1,natural=1", "contiguous=0.5"]), "mix:pose=25,natural=75");
+    assert_eq!(spec(&["positions=mix:pose=1,natural=1", "contiguous=0.5"]), "mix:pose=50,natural=50");
+    assert_eq!(spec(&["retrieval=10%", "contiguous=20%"]), "mix:pose=70,retrieval=10,natural=20");
+    assert_eq!(problem_keys(resolve(&tiny(), &["retrieval=60%", "contiguous=50%"])), ["contiguous"]);
+    assert_eq!(spec(&["positions=natural", "contiguous=50%"]), "natural");
     assert_eq!(spec(&["contiguous=0"]), "pose");
     // A mix with E2-LLM trains on the base rotation: all other rows are divided by the factor.
     let e2 = run(&tiny(), &["positions=mix:pose=1,e2-llm=1"]);
@@ -358,7 +361,7 @@ fn shares_of_rows_become_a_mix() {
 /// Numbers of the papers, from their texts and released scripts.
 #[test]
 fn presets_with_paper_have_the_papers_numbers() {
-    let big = large();
+    let (big, mut scaled) = (large(), large());
     let large = |method: &str| run(&big, &["model=/m", "data=/a", "target=64k", &format!("method={method}:paper")]);
     let of = |c: &RunConfig| {
         let rows = c.train.micro_batch * c.train.accum;
@@ -381,6 +384,13 @@ fn presets_with_paper_have_the_papers_numbers() {
     // What the user says wins, and brings no complaint about what the preset said.
     let own = run(&big, &["model=/m", "data=/a", "method=longlora:paper", "train=full", "attention=full", "steps=5"]);
     assert_eq!((own.train.mode, own.train.steps, own.positions.attend), (TrainMode::Full, 5, Attend::Full));
+    // A model that is scaled already keeps its kind, whatever the paper had.
+    scaled.config.rope.scaling = RopeScaling::llama3(8.0, 1024);
+    let own = |method: &str| resolve(&scaled, &["model=/m", "data=/a", "target=64k", method]);
+    assert_eq!(own("method=longlora").unwrap().positions.rope, RopeKind::Llama3);
+    assert_eq!(problem_keys(own("method=e2-llm")), ["positions"]);
+    let replay = run(&scaled, &["model=/m", "data=/a", "method=replay"]);
+    assert_eq!((replay.positions.target, replay.positions.rope), (replay.positions.context, RopeKind::Keep));
     assert!("uniform:paper".parse::<ltrain::config::text::Recipe>().is_err());
 }
 

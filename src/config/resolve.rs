@@ -1,18 +1,15 @@
 //! From settings to a run: defaults, then checks, every problem collected.
 
+mod positions;
+
 use crate::backend::gpu::Gpus;
-use crate::data::attend::Group;
-use crate::data::synthetic::{STAGES, Stage};
-use crate::data::{Attend, Columns, Holdout, Loss, Packing, Reading};
-use crate::io::hf_config;
-use crate::model::rope::RopeKind;
+use crate::data::synthetic::Stage;
+use crate::data::{Columns, Holdout, Loss, Packing, Reading};
 use crate::model::{LoraConfig, LoraTarget, Recompute};
 use crate::optim::{AdamWConfig, Shape};
-use crate::positions::{self, MethodArgs, Spec, Words};
 use crate::train::TrainMode;
-use crate::units::format_length;
 
-use super::choices::{Attention, Best, Export, NanPolicy, Progress, ScalePer, Task};
+use super::choices::{Best, Export, NanPolicy, Preset, Progress, ScalePer, Task};
 use super::run::{DataSettings, EvalSettings, ModelSettings, OptimSettings, OutputSettings, PositionSettings, TrainSettings};
 use super::text::{List, ModelSource, Resume, Source, Warmup};
 use super::{ConfigError, ModelInfo, Problem, RunConfig, Settings, defaults, presets};
@@ -89,7 +86,8 @@ impl Resolver<'_> {
     fn target(&self) -> usize {
         let (s, context) = (self.settings, self.model.config.context);
         let extension = if self.builtin() { defaults::BUILTIN_EXTENSION } else { defaults::EXTENSION };
-        s.target.map_or(if s.init.is_some() { context } else { context.saturating_mul(extension) }, |l| l.0)
+        let stays = s.init.is_some() || s.method.is_some_and(|recipe| recipe.preset == Preset::Replay);
+        s.target.map_or(if stays { context } else { context.saturating_mul(extension) }, |l| l.0)
     }
 
     /// The text to train on; nothing for another model that was given none.
@@ -130,134 +128,6 @@ impl Resolver<'_> {
             tokenizer: s.tokenizer.clone(),
             name: self.model.name.clone(),
         }
-    }
-
-    fn positions(&mut self) -> (PositionSettings, Option<ConfigError>) {
-        let (s, config) = (self.settings, &self.model.config);
-        let (context, init) = (config.context, s.init.is_some());
-        let target = self.target();
-        let extends = target > context;
-
-        let stage = self.sources().iter().find_map(Source::stage);
-        let document = stage.map_or(usize::MAX, |stage| stage.length);
-        let by_preset = || presets::seq_len(s.method?.preset, target);
-        let usual = || context.min(defaults::MAX_SEQ_LEN).min(target).min(document);
-        let seq_len = s.seq_len.map(|l| l.0).or_else(by_preset).unwrap_or_else(usual);
-        let method = s.positions.clone().unwrap_or_else(|| Spec::only(if seq_len < target && extends { POSE } else { NATURAL }));
-        let method = [(RETRIEVAL, s.retrieval), (NATURAL, s.contiguous)]
-            .into_iter()
-            .fold(method, |method, (name, share)| share.map_or(method.clone(), |share| method.with(name, share.0)));
-        let rope = s.rope.unwrap_or_else(|| match () {
-            () if method.has(E2_LLM) => RopeKind::Linear,
-            () if init && !extends => RopeKind::Keep,
-            () => config.rope.natural_kind(),
-        });
-        let mut not_longer = None;
-        if !extends && !(rope == RopeKind::Keep && (init || method.is(NATURAL))) {
-            let from = match s.init.as_ref() {
-                Some(file) => file.display().to_string(),
-                None => format!("{} (max_position_embeddings {context}; rope {})", self.source.config_file(), config.rope),
-            };
-            not_longer = Some(ConfigError::NotLonger { target, context, from });
-        }
-
-        self.need(seq_len >= 2, "seq_len", "at least 2 tokens", seq_len);
-        if seq_len > target {
-            let what = format!("expected at most the target of {target} tokens, got {seq_len}");
-            self.problem("seq_len", what, format!("use --seq-len {} or less, or a longer --target", format_length(target)));
-        }
-        if let Some(stage) = stage.filter(|stage| seq_len > stage.length) {
-            let what = format!("expected at most the {} tokens of a document of {stage}, got {seq_len}", stage.length);
-            let longer = STAGES.iter().filter(|other| other.length >= seq_len).min_by_key(|other| other.length);
-            let longer = longer.map_or("FILE".to_owned(), Stage::to_string);
-            let help =
-                format!("use --seq-len {} or less, or longer documents, such as --data {longer}", format_length(stage.length));
-            self.problem("seq_len", what, help);
-        }
-        let given = self.given;
-        for (key, given, with) in [
-            ("pose_chunks", given.pose_chunks.is_some(), POSE),
-            ("e2_max_scale", given.e2_max_scale.is_some(), E2_LLM),
-            ("e2_scale_per", given.e2_scale_per.is_some(), E2_LLM),
-            ("select", given.select.is_some(), LONG_RECIPE),
-            ("select_rest", given.select_rest.is_some(), LONG_RECIPE),
-            ("end_prompt", given.end_prompt.is_some(), END_PROMPT),
-            ("end_prompt_weight", given.end_prompt_weight.is_some(), END_PROMPT),
-        ] {
-            self.only_with(given && !method.has(with), key, &format!("--positions {with}"));
-        }
-        if method.has(E2_LLM) && rope != RopeKind::Linear {
-            self.problem(
-                "rope",
-                format!("expected linear with --positions e2-llm, got {rope}"),
-                "E2-LLM trains linear scales: leave out rope",
-            );
-        }
-        let max_scale = method.has(E2_LLM).then(|| s.e2_max_scale.unwrap_or(target.div_ceil(context.max(1))));
-        let weight = s.end_prompt_weight.unwrap_or(defaults::END_PROMPT_WEIGHT);
-        self.need(weight.is_finite() && weight >= 0.0, "end_prompt_weight", "a number from 0", weight);
-        let args = MethodArgs {
-            chunks: s.pose_chunks.unwrap_or(defaults::POSE_CHUNKS),
-            max_scale,
-            select_rest: s.select_rest.map_or(defaults::SELECT_REST, |share| share.0),
-            end_prompt_weight: weight as f32,
-            ..MethodArgs::new(target, context, seq_len)
-        };
-        if (2..=target).contains(&seq_len)
-            && let Err(error) = positions::build(&method, &args, &Words::default())
-        {
-            self.problems.push(Problem::from_error(&error));
-        }
-        let usual_prompt = if self.builtin() { defaults::EOS } else { defaults::END_PROMPT };
-        let end_prompt = s.end_prompt.clone().unwrap_or_else(|| usual_prompt.to_owned());
-
-        let attend = self.attend(seq_len);
-        let target_rope = match config.rope.extended(rope, context, target, config.head_dim) {
-            Ok(extended) => {
-                // Found out now, not by the first checkpoint.
-                if let Err(error) = hf_config::check_rope(&extended, target) {
-                    let length = format_length(target);
-                    let what = format!("{rope} for a target of {length} does not fit into config.json: {error}");
-                    self.problem("rope", what, "choose a smaller --target, or another --rope");
-                }
-                extended
-            }
-            Err(error) => {
-                if not_longer.is_none() {
-                    self.problems.push(Problem::from_error(&error));
-                }
-                config.rope.clone()
-            }
-        };
-        let base_rope = config.rope.clone();
-        (
-            PositionSettings {
-                method,
-                args,
-                end_prompt,
-                select: s.select.clone(),
-                target,
-                context,
-                attend,
-                rope,
-                base_rope,
-                target_rope,
-            },
-            not_longer,
-        )
-    }
-
-    fn attend(&mut self, seq_len: usize) -> Attend {
-        let s = self.settings;
-        if s.attention != Some(Attention::S2) {
-            self.only_with(self.given.s2_group.is_some(), "s2_group", "--attention s2");
-            return Attend::Full;
-        }
-        let group = s.s2_group.unwrap_or(Group::Parts(defaults::S2_GROUPS));
-        if let Group::Tokens(n) = group {
-            self.need((2..=seq_len.max(2)).contains(&n), "s2_group", &format!("2 to {seq_len} tokens, the row's length"), n);
-        }
-        Attend::Shifted { group }
     }
 
     fn data(&mut self, positions: &PositionSettings) -> DataSettings {

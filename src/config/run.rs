@@ -222,6 +222,7 @@ const FREE: &[&str] = &[
     "resume",
     "save_dtype",
     "save_every",
+    "select",
     "steps",
     "threads",
 ];
@@ -352,6 +353,12 @@ impl RunConfig {
     /// Keys and values of what a continued run may change, but not without doing its last part again.
     pub fn results(&self) -> Vec<(String, String)> {
         self.pairs(|key| RESULTS.contains(&key))
+    }
+
+    /// Everything that a measurement of a state depends on, in one text.
+    pub fn measured_with(&self) -> String {
+        let pairs = self.pairs(|key| ["eval", "eval_at", "eval_data", "passkey_samples"].contains(&key));
+        pairs.into_iter().map(|(key, value)| format!("{key}={value} ")).collect()
     }
 
     fn pairs(&self, wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {

@@ -277,13 +277,6 @@ pub enum BlendWeight {
     Search,
 }
 
-impl BlendWeight {
-    /// Whether it has to be measured.
-    pub fn is_search(self) -> bool {
-        self == Self::Search
-    }
-}
-
 impl Default for BlendWeight {
     /// LongRecipe's (arXiv 2409.00509, appendix A).
     fn default() -> Self {

@@ -50,20 +50,19 @@ impl Spec {
         }
     }
 
-    /// The same methods on all rows but `part` of them (0 to 1), which take `method`. A method that is there already only
-    /// gains.
-    pub fn with(&self, method: &'static str, part: f64) -> Self {
-        let total: f64 = self.0.iter().map(|share| share.weight).sum();
+    /// The same methods, but `given` ones have exactly their shares (0 to 1, together at most 1) and the others what is left.
+    pub fn with(&self, given: &[(&'static str, f64)]) -> Self {
+        let others: Vec<Share> =
+            self.0.iter().filter(|share| given.iter().all(|(name, _)| *name != share.method)).copied().collect();
+        let total: f64 = others.iter().map(|share| share.weight).sum();
+        let left = 1.0 - given.iter().map(|(_, part)| part).sum::<f64>();
         // In per cent, so that the text is what people would write.
-        let percent = |weight: f64| (weight * 1e8).round() / 1e6;
-        let kept = self.0.iter().map(|s| Share { weight: percent((1.0 - part) * s.weight / total), ..*s });
-        let mut shares: Vec<Share> = kept.filter(|share| share.weight > 0.0).collect();
-        match shares.iter_mut().find(|share| share.method == method) {
-            Some(share) => share.weight += percent(part),
-            None if part > 0.0 => shares.push(Share { method, weight: percent(part) }),
-            None => return self.clone(),
-        }
-        Self(shares)
+        let percent = |part: f64| (part * 1e8).round() / 1e6;
+        let others = others.into_iter().map(|share| Share { weight: percent(left * share.weight / total), ..share });
+        let given = given.iter().map(|&(method, part)| Share { method, weight: percent(part) });
+        let shares: Vec<Share> = others.chain(given).filter(|share| share.weight > 0.0).collect();
+        // Everything was taken away from everybody: nothing was asked for.
+        if shares.is_empty() { self.clone() } else { Self(shares) }
     }
 }
 
@@ -80,7 +79,8 @@ impl FromStr for Spec {
         for item in list.split(',') {
             let (name, weight) = item.split_once('=').ok_or_else(refused)?;
             let method = known(name.trim()).ok_or_else(|| MethodError::Unknown { given: name.trim().to_owned() })?;
-            let weight = weight.trim().trim_end_matches('%').parse().ok().filter(|w: &f64| w.is_finite() && *w > 0.0);
+            let weight = weight.trim();
+            let weight = weight.strip_suffix('%').unwrap_or(weight).parse().ok().filter(|w| (0.0..=1e6).contains(w) && *w > 0.0);
             if shares.iter().any(|share| share.method == method) {
                 return Err(refused());
             }

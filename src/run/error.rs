@@ -35,6 +35,12 @@ pub enum RunError {
         /// The prompt.
         text: String,
     },
+    /// Facts that are not in the tokenizer's language.
+    #[error("retrieval rows: the tokenizer has no tokens for {text:?}")]
+    Facts {
+        /// Such a fact.
+        text: String,
+    },
 }
 
 impl Explain for RunError {
@@ -57,6 +63,7 @@ impl Explain for RunError {
                 }
             }
             Self::NoEndOfText => Explanation::new("E333").help("give a text: --end-prompt 'The end.'"),
+            Self::Facts { .. } => Explanation::new("E336").help("train without retrieval rows: they are in plain English"),
             Self::EndPrompt { .. } => Explanation::new("E334").help("use words that the model knows, or --end-prompt eos"),
             Self::NoGpu { now, .. } => Explanation::new("E904")
                 .fact(format!("now: {now}"))

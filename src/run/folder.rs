@@ -253,7 +253,7 @@ fn stale_after(then: &Pairs, now: &Pairs) -> &'static [&'static str] {
     let any = |keys: &[&str]| changed.iter().any(|key| keys.contains(&key.as_str()));
     match () {
         () if any(&["eval", "eval_at", "eval_data", "passkey_samples"]) => &[REPORT, "eval"],
-        () if any(&["steps"]) => &[REPORT, "eval/after.json", "eval/control.json"],
+        () if any(&["steps"]) => &[REPORT, "eval/after.json", "eval/windows", "eval/control.json"],
         () if !changed.is_empty() => &[REPORT],
         () => &[],
     }

@@ -118,6 +118,9 @@ fn checkpoint_bytes(config: &RunConfig, model: &ModelConfig) -> u64 {
     12 * moving
 }
 
+/// Folder, in `eval/`, of what was measured under smaller windows.
+pub(super) const WINDOWS: &str = "windows";
+
 pub(super) struct Job<'a> {
     pub(super) config: &'a RunConfig,
     pub(super) base: &'a Base,
@@ -281,7 +284,7 @@ impl Job<'_> {
                     .map_err(|e| ConfigError::Problems(vec![Problem::from_error(&e)]))?,
             };
             let name = format!("after {} · ×{g}", positions.method.name());
-            Ok((format!("window_{g}"), Subject { name, role: Role::Other, rope }))
+            Ok((format!("{WINDOWS}/{g}"), Subject { name, role: Role::Other, rope }))
         };
         scales.map(window).collect()
     }

@@ -2,9 +2,12 @@
 //!
 //! Each stage is a command of its own and leaves a folder of its own: `extend` (training with its method), `replay` (instruction data at
 //! true positions, a tenth of the learning rate) and `merged` (the weighted mean with the base). A stage that is complete is not
-//! done again, and one that was begun continues.
+//! done again, one that was begun continues, and one whose predecessor did more since then starts anew: `stages.json` says what
+//! each was made from.
 
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use super::commands::print;
 use super::merge::{merge, merge_best};
@@ -13,21 +16,36 @@ use crate::backend::Kernels;
 use crate::backend::gpu::Place;
 use crate::cli::{DeviceArgs, LongRecipeArgs, MergeArgs};
 use crate::config::choices::{Export, Preset};
-use crate::config::text::{Length, List, ModelSource, Recipe};
+use crate::config::text::{BlendWeight, Length, List, ModelSource, Recipe, Source};
 use crate::config::{ConfigError, ModelInfo, Problem, RunConfig, Settings};
-use crate::error::Result;
+use crate::error::{IoContext, Result};
+use crate::io::atomic::write_bytes_atomically;
+use crate::model::ModelConfig;
 
 /// The replay's learning rate over that of the extension.
 const REPLAY_RATE: f64 = 0.1;
 /// The replay's steps over those of the extension, where nobody says: 5 to 10 % of the tokens, the paper advises.
 const REPLAY_STEPS: f64 = 0.1;
 
-/// The three stages, resolved before anything runs.
+/// What the later stages were made from.
+const STAGES: &str = "stages.json";
+
+/// The three stages, all resolved before anything runs.
 pub struct Stages {
-    /// Settings of the training that extends.
+    /// The training that extends.
     pub extend: RunConfig,
     replay: Settings,
+    replayed: ModelInfo,
     merge: MergeArgs,
+    out: PathBuf,
+}
+
+/// What the later stages were made from: hashes of their predecessors' reports.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Made {
+    replay_of: String,
+    merged_of: String,
 }
 
 impl Stages {
@@ -37,94 +55,156 @@ impl Stages {
     /// Settings that cannot be used, or that the stages set themselves.
     pub fn of(args: LongRecipeArgs) -> Result<Self> {
         let given = args.train.gather()?;
-        let problem = |key: &str, what: &str, help: &str| Problem::new(key, what).help(help);
-        let taken = [
-            (given.export.is_some(), problem("export", "every stage writes a merged model", "leave out export")),
-            (given.init.is_some(), problem("init", "random weights have nothing to merge with", "give a --model")),
-            (
-                given.out.is_none(),
-                problem("out", "expected a folder, got nothing", "add --out DIR: it will hold the three stages"),
-            ),
-        ];
-        let problems: Vec<_> = taken.into_iter().filter_map(|(wrong, problem)| wrong.then_some(problem)).collect();
-        let (Some(out), true) = (given.out.clone(), problems.is_empty()) else {
-            return Err(ConfigError::Problems(problems).into());
-        };
+        let (out, weight) = (check(&given, args.weight)?, args.weight.unwrap_or_default());
         let recipe = given.method.unwrap_or(Recipe { preset: Preset::LongRecipe, paper: false });
-        let settings =
-            Settings { method: Some(recipe), out: Some(out.join("extend")), export: Some(Export::Merged), ..given.clone() };
-        let extend = RunConfig::resolve(&settings, &ModelInfo::read(&settings)?)?;
-
-        let from = &extend;
-        let model = given.model.clone().unwrap_or_default();
-        let steps = ((from.train.steps as f64 * REPLAY_STEPS).round() as u64).max(1);
-        let replay = Settings {
-            model: Some(ModelSource::Folder(out.join("extend/merged"))),
-            method: Some(Recipe { preset: Preset::Replay, ..recipe }),
-            tokenizer: Some(out.join("extend/merged")),
-            data: Some(args.replay_data),
-            target: Some(Length(from.positions.target)),
-            seq_len: Some(Length(from.data.seq_len)),
-            lr: Some(from.optim.lr * REPLAY_RATE),
-            steps: Some(args.replay_steps.unwrap_or(steps)),
-            out: Some(out.join("replay")),
-            no_control: Some(true),
-            // What belongs to the extension alone.
-            positions: None,
-            contiguous: None,
-            retrieval: None,
-            pose_chunks: None,
-            e2_max_scale: None,
-            e2_scale_per: None,
-            select: None,
-            select_rest: None,
-            end_prompt: None,
-            end_prompt_weight: None,
-            rope: None,
-            control: None,
-            lr_embed: None,
-            resume: None,
-            ..settings
+        // LongRecipe takes sentences out of its text, so that is never a conversation; what is for conversations is for the replay.
+        let settings = Settings {
+            method: Some(recipe),
+            out: Some(out.join("extend")),
+            export: Some(Export::Merged),
+            format: None,
+            chat_template: None,
+            loss: None,
+            long: None,
+            ..given.clone()
         };
-        let at = List(vec![Length(from.positions.context), Length(from.positions.target)]);
+        let base = ModelInfo::read(&settings)?;
+        let extend = RunConfig::resolve(&settings, &base)?;
+        let replay = replay(&given, recipe, &extend, args.replay_data, args.replay_steps, &out);
+        let positions = &extend.positions;
+        let extended = ModelConfig { context: positions.target, rope: positions.target_rope.clone(), ..base.config };
+        let replayed = ModelInfo::new("merged", extended);
+        RunConfig::resolve(&replay, &replayed)?;
+
+        let search = weight == BlendWeight::Search;
         let merge = MergeArgs {
-            model,
+            model: given.model.clone().unwrap_or_default(),
             adapter: None,
             with: Some(ModelSource::Folder(out.join("replay/merged"))),
             weight: args.weight,
             tokenizer: None,
-            data: args.weight.is_some_and(|w| w.is_search()).then(|| given.eval_data.clone()).flatten(),
-            columns: from.data.reading.columns.clone(),
-            at: args.weight.filter(|w| w.is_search()).map(|_| at),
+            data: given.eval_data.filter(|_| search),
+            columns: extend.data.reading.columns.clone(),
+            at: search.then(|| List(vec![Length(positions.context), Length(positions.target)])),
             out: out.join("merged"),
             dtype: given.save_dtype,
-            device: DeviceArgs { gpus: from.train.gpus, mem_limit: given.mem_limit, threads: from.train.threads },
+            device: DeviceArgs { gpus: extend.train.gpus, mem_limit: given.mem_limit, threads: extend.train.threads },
         };
-        Ok(Self { extend, replay, merge })
+        Ok(Self { extend, replay, replayed, merge, out })
     }
 
     /// Runs what is not complete.
     pub fn run(&self, place: &Place, kernels: &dyn Kernels, command: &str) -> Result<Ending> {
-        say(1, "extend", &self.extend.first_out())?;
+        say(1, "extend", &self.out.join("extend"))?;
         if train(&self.extend, place, kernels, command)? == Ending::Stopped {
             return Ok(Ending::Stopped);
         }
-        let replay = RunConfig::resolve(&self.replay, &ModelInfo::read(&self.replay)?)?;
-        say(2, "replay", &replay.first_out())?;
+        let mut made = self.made()?;
+        let extended = hash(&self.out.join("extend/report.json"))?;
+        let begun = self.out.join("replay").exists();
+        let overwrite = (begun && made.replay_of != extended).then_some(true).or(self.replay.overwrite);
+        say(2, "replay", &self.out.join("replay"))?;
+        made.replay_of = extended;
+        self.write(&made)?;
+        let replay = RunConfig::resolve(&Settings { overwrite, ..self.replay.clone() }, &self.replayed)?;
         if train(&replay, place, kernels, command)? == Ending::Stopped {
             return Ok(Ending::Stopped);
         }
-        let out: &PathBuf = &self.merge.out;
-        say(3, "merge", out)?;
-        if out.exists() {
-            print(&format!("{} is there already\n", out.display()))?;
-            return Ok(Ending::Finished);
+        say(3, "merge", &self.merge.out)?;
+        let of = format!("{} {:?}", hash(&self.out.join("replay/report.json"))?, self.merge.weight.unwrap_or_default());
+        if self.merge.out.exists() {
+            if made.merged_of == of {
+                print(&format!("{} is there already\n", self.merge.out.display()))?;
+                return Ok(Ending::Finished);
+            }
+            // Only what this command made is replaced; merging refuses what somebody else put there.
+            if !made.merged_of.is_empty() {
+                std::fs::remove_dir_all(&self.merge.out).context("remove", &self.merge.out)?;
+            }
         }
-        match self.merge.searched() {
+        let ending = match self.merge.searched() {
             Some(with) => merge_best(&self.merge, with, (place, kernels)),
             None => merge(&self.merge),
+        }?;
+        if ending == Ending::Finished {
+            made.merged_of = of;
+            self.write(&made)?;
+        }
+        Ok(ending)
+    }
+
+    fn made(&self) -> Result<Made> {
+        let path = self.out.join(STAGES);
+        match path.exists() {
+            true => Ok(serde_json::from_slice(&std::fs::read(&path).context("read", &path)?).unwrap_or_default()),
+            false => Ok(Made::default()),
         }
     }
+
+    fn write(&self, made: &Made) -> Result<()> {
+        let text = serde_json::to_vec_pretty(made).expect("longrecipe: texts serialise");
+        write_bytes_atomically(&self.out.join(STAGES), &text)
+    }
+}
+
+/// The folder of the stages, when the settings can be theirs.
+fn check(given: &Settings, weight: Option<BlendWeight>) -> Result<PathBuf> {
+    let problem = |key: &str, what: &str, help: &str| Problem::new(key, what).help(help);
+    let unmeasured = weight == Some(BlendWeight::Search) && given.eval_data.is_none() && given.model.is_some();
+    let wrong = [
+        (given.export.is_some(), problem("export", "every stage writes a merged model", "leave out export")),
+        (given.init.is_some(), problem("init", "random weights have nothing to merge with", "give a --model")),
+        (given.out.is_none(), problem("out", "expected a folder, got nothing", "add --out DIR: it will hold the three stages")),
+        (
+            unmeasured,
+            problem("eval_data", "--weight search needs text to measure on", "add --eval-data FILE, as long as the target"),
+        ),
+    ];
+    let problems: Vec<_> = wrong.into_iter().filter_map(|(wrong, problem)| wrong.then_some(problem)).collect();
+    match (&given.out, problems.is_empty()) {
+        (Some(out), true) => Ok(out.clone()),
+        _ => Err(ConfigError::Problems(problems).into()),
+    }
+}
+
+/// Settings of the second stage: the user's, but for what belongs to the extension.
+fn replay(given: &Settings, recipe: Recipe, extend: &RunConfig, data: Vec<Source>, steps: Option<u64>, out: &Path) -> Settings {
+    let tenth = ((extend.train.steps as f64 * REPLAY_STEPS).round() as u64).max(1);
+    Settings {
+        model: Some(ModelSource::Folder(out.join("extend/merged"))),
+        tokenizer: Some(out.join("extend/merged")),
+        method: Some(Recipe { preset: Preset::Replay, ..recipe }),
+        data: Some(data),
+        target: Some(Length(extend.positions.target)),
+        seq_len: Some(Length(extend.data.seq_len)),
+        lr: Some(extend.optim.lr * REPLAY_RATE),
+        // The paper's are the preset's.
+        steps: steps.or((!recipe.paper).then_some(tenth)),
+        out: Some(out.join("replay")),
+        export: Some(Export::Merged),
+        no_control: Some(true),
+        control: None,
+        positions: None,
+        contiguous: None,
+        retrieval: None,
+        pose_chunks: None,
+        e2_max_scale: None,
+        e2_scale_per: None,
+        select: None,
+        select_rest: None,
+        end_prompt: None,
+        end_prompt_weight: None,
+        rope: None,
+        lr_embed: None,
+        warmup: None,
+        no_pack: None,
+        resume: None,
+        ..given.clone()
+    }
+}
+
+fn hash(file: &Path) -> Result<String> {
+    Ok(blake3::hash(&std::fs::read(file).context("read", file)?).to_hex()[..16].to_owned())
 }
 
 fn say(number: u32, what: &str, folder: &Path) -> Result<()> {

@@ -74,6 +74,9 @@ impl<'a> Measure<'a> {
         }
         let Some(record) = measure()? else { return Ok(None) };
         let text = serde_json::to_string_pretty(&record).expect("measure: records serialise");
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).context("create", folder)?;
+        }
         write_bytes_atomically(&path, text.as_bytes())?;
         Ok(Some(record))
     }

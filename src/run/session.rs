@@ -14,7 +14,7 @@ use super::ui::{Bar, Ui, bar_message, step_line};
 use crate::backend::Kernels;
 use crate::checkpoint::{self, CheckpointError, Context};
 use crate::config::RunConfig;
-use crate::config::choices::NanPolicy;
+use crate::config::choices::{Best as Criterion, NanPolicy};
 use crate::config::text::Resume;
 use crate::data::Prefetch;
 use crate::error::{Error, IoContext, Result};
@@ -54,6 +54,16 @@ pub struct Session<'a> {
 
 /// Measures the current state, after `step` steps, when evaluation during training was asked for.
 pub type Validate<'a> = dyn FnMut(&mut State, u64) -> Result<Option<ValidationRecord>> + 'a;
+
+/// Whether the log has a measurement of this step.
+fn was_measured(log: &Path, step: u64) -> Result<bool> {
+    let text = if log.exists() { std::fs::read_to_string(log).context("read", log)? } else { String::new() };
+    let is_of_step = |line: &str| {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+        value["current_steps"].as_u64() == Some(step) && value.get("eval_loss").is_some()
+    };
+    Ok(text.lines().any(is_of_step))
+}
 
 /// Everything that is told about steps.
 struct Logs<'a> {
@@ -178,7 +188,7 @@ impl Session<'_> {
     pub fn run(&self, kernels: &dyn Kernels, main: bool, validate: &mut Validate) -> Result<(State, Outcome)> {
         let (mut state, outcome) = self.train(kernels, main, validate).map_err(|e| self.with_last_checkpoint(e))?;
         if outcome == Outcome::Finished
-            && let Some(best) = Best::open(self.folder, self.config.eval.best)?
+            && let Some(best) = Best::open(self.folder, self.config.eval.best, self.config.measured_with())?
             && let Some((path, at)) = best.checkpoint()?
             && at.step != state.step
         {
@@ -198,7 +208,9 @@ impl Session<'_> {
         }
         let config = self.config;
         let (steps, accum, micro) = (config.train.steps, config.train.accum as u64, config.train.micro_batch);
-        if state.step >= steps {
+        // A signal may have come in the middle of measuring the step that was saved then.
+        let missed = state.step > 0 && self.is_measured_after(state.step) && !was_measured(&self.folder.join(LOG), state.step)?;
+        if state.step >= steps && !missed {
             return Ok((state, Outcome::Finished));
         }
         let log_path = self.folder.join(LOG);
@@ -237,17 +249,23 @@ impl Session<'_> {
         };
         let bar = self.ui.bar(self.title, steps);
         let first = state.step;
-        let mut best = Best::open(self.folder, config.eval.best)?;
-        let mut after_step = |report: &StepReport, state: &mut State| -> Result<()> {
-            logs.step(report, self.ui, &bar)?;
-            let due = |n| report.step.is_multiple_of(n) || best.is_some() && report.step == steps;
-            if config.eval.every.is_some_and(due)
-                && let Some(at) = validate(state, report.step)?
-            {
+        let mut best = Best::open(self.folder, config.eval.best, config.measured_with())?;
+        let mut measure = |state: &mut State, step, logs: &mut Logs| -> Result<()> {
+            if let Some(at) = validate(state, step)? {
                 bar.say(self.ui, &logs.validation(&at)?);
                 if let Some(best) = &mut best {
                     best.consider(&at, |folder| self.save(folder, state, logs.seconds, 1))?;
                 }
+            }
+            Ok(())
+        };
+        if missed {
+            measure(&mut state, first, &mut logs)?;
+        }
+        let mut after_step = |report: &StepReport, state: &mut State| -> Result<()> {
+            logs.step(report, self.ui, &bar)?;
+            if self.is_measured_after(report.step) {
+                measure(state, report.step, &mut logs)?;
             }
             // After what was measured: a run that is killed in between measures again.
             if report.step.is_multiple_of(config.output.save_every) && report.step < steps {
@@ -264,6 +282,12 @@ impl Session<'_> {
             self.save(self.folder, &state, seconds, config.output.keep)?;
         }
         Ok((state, outcome))
+    }
+
+    /// Whether the state after `step` steps is to be measured: every so often, and the last where the best is wanted.
+    fn is_measured_after(&self, step: u64) -> bool {
+        let last = self.config.eval.best != Criterion::Last && step == self.config.train.steps;
+        self.config.eval.every.is_some_and(|n| last || step.is_multiple_of(n))
     }
 
     /// The folder of the run's event files: the one it has, as TensorBoard takes every folder for a run of its own.

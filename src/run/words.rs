@@ -58,15 +58,20 @@ fn end_prompt(text: &str, tokenizer: &TextTokenizer) -> Result<Vec<u32>> {
         return Ok(vec![tokenizer.eos().ok_or(RunError::NoEndOfText)?]);
     }
     let ids = tokenizer.encode(text)?;
-    let letters = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>();
-    match letters(&tokenizer.decode(&ids, SpecialTokens::Skip)?) == letters(text) && !ids.is_empty() {
+    match is_spelt(text, &ids, tokenizer)? {
         true => Ok(ids),
         false => Err(RunError::EndPrompt { text: text.to_owned() }.into()),
     }
 }
 
+/// Whether the ids give the text back, but for case and white space: some tokenizers have no tokens for some words.
+fn is_spelt(text: &str, ids: &[u32], tokenizer: &TextTokenizer) -> Result<bool> {
+    let letters = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>();
+    Ok(!ids.is_empty() && letters(&tokenizer.decode(ids, SpecialTokens::Skip)?) == letters(text))
+}
+
 /// Facts in plain English. The wording is nobody's: no evaluation asks like this.
-fn facts(encode: &dyn Encode) -> Result<Arc<[Vec<Fact>]>> {
+fn facts(encode: &TextTokenizer) -> Result<Arc<[Vec<Fact>]>> {
     let mut rng = Rng::at(SEED, Stream::Text, 0);
     let about = |thing: u32| {
         let name = vocabulary::text(&[thing]);
@@ -77,7 +82,11 @@ fn facts(encode: &dyn Encode) -> Result<Arc<[Vec<Fact>]>> {
             let answered = encode_after(encode, ".", &format!("{question} {code}"))?;
             // Tokenizers may join the question's end with the answer.
             let shared = answered.iter().zip(&asked).take_while(|(a, b)| a == b).count();
-            let statement = encode_after(encode, ".", &format!(" The {name} locker opens with the code {code}."))?;
+            let stated = format!(" The {name} locker opens with the code {code}.");
+            let statement = encode_after(encode, ".", &stated)?;
+            if !is_spelt(&stated, &statement, encode)? || shared == answered.len() {
+                return Err(RunError::Facts { text: stated.trim().to_owned() }.into());
+            }
             let [question, answer] = [&answered[..shared], &answered[shared..]].map(Arc::from);
             Ok(Fact { statement: statement.into(), question, answer })
         };

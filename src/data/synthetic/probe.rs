@@ -9,10 +9,11 @@ use crate::rng::{Rng, Stream};
 pub struct Probe {
     /// Tokens of prompt and answer together.
     pub length: usize,
-    /// Where the fact stands: 0 at the beginning, 1 right before the question.
+    /// Where the fact stands: 0 at the beginning, 1 right before the question; of all tokens but its own and the question's, this
+    /// share comes before it.
     pub depth: f64,
-    /// Further facts about other keys with other values, in proportion before and after the fact; 0 is the plain
-    /// passkey task.
+    /// Further facts about other keys with other values. How many of them come before the fact is drawn evenly, as far as there is
+    /// room; 0 is the plain passkey task.
     pub distractors: usize,
 }
 
@@ -48,15 +49,21 @@ impl Probe {
         let needs = 1 + FACT * keys.len() + QUESTION + wanted.len();
         check("a question", needs, self.length)?;
 
-        let depth = self.depth.clamp(0.0, 1.0);
-        let share = |n: usize| (depth * n as f64).round() as usize;
-        let (others, filler) = (&keys[1..], self.length - needs);
-        let (before, after) = others.split_at(share(others.len()));
+        let others = &keys[1..];
+        let room = self.length - needs + FACT * others.len();
+        let mut before = (self.depth.clamp(0.0, 1.0) * room as f64).round() as usize;
+        if before / FACT + (room - before) / FACT < others.len() {
+            before -= before % FACT;
+        }
+        // How many others come first is drawn whatever the depth: a deep fact must not be known by being the first.
+        let least = others.len().saturating_sub((room - before) / FACT);
+        let most = others.len().min(before / FACT);
+        let (first, last) = others.split_at(rng.between(0, others.len()).clamp(least, most));
         let mut tokens = vec![BOS];
-        tokens.extend(part(before, share(filler), wanted, rng));
+        tokens.extend(part(first, before - FACT * first.len(), wanted, rng));
         let stated = tokens.len();
         tokens.extend(fact(keys[0], wanted));
-        tokens.extend(part(after, filler - share(filler), wanted, rng));
+        tokens.extend(part(last, room - before - FACT * last.len(), wanted, rng));
         let asked = tokens.len();
         tokens.extend([KEY, IS, keys[0]]);
         Ok(Prompt { tokens, answer: wanted.to_vec(), distance: asked - stated })
