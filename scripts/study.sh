@@ -46,13 +46,14 @@ row() {
 }
 
 # measure MODEL TARGET RESULT [FLAGS]: loss by length and position, retrieval among eight distractors by length and depth. At the target
-# the depths are distances of 256, half of the target, the target less 256, less 64 and less 16 tokens.
+# the depths are distances, from the value to where it is asked for, of 256 tokens, half of the target, the target less 256, less 64 and
+# less 16: a distance D is the depth (T - 6 - D) / (T - 12), as data/synthetic/probe.rs counts.
 measure() {
     model=$1 target=$2 result=$3
     shift 3
     case $target in
-        2048) depths=0.875,0.5,0.125,0.03125,0.0078125 samples=40 ;;
-        8192) depths=0.96875,0.5,0.03125,0.0078125,0.001953125 samples=16 ;;
+        2048) depths=0.8772102,0.5,0.1227898,0.0284872,0.0049116 samples=40 ;;
+        8192) depths=0.9694377,0.5,0.0305623,0.0070905,0.0012225 samples=16 ;;
         *) echo "study.sh: targets are 2048 and 8192" >&2; exit 2 ;;
     esac
     "$ltrain" eval "$model" --at "256,$((target / 4)),$target" --tasks ppl,niah --distractors 8 --samples "$samples" --depths "$depths" \
@@ -67,7 +68,8 @@ for target in ${TARGETS:-2048 8192}; do
             [ -e "$result" ] && continue
             if [ "$method" = untrained ]; then
                 # It has no seed.
-                [ -e "$results/$target-untrained-1.json" ] || measure builtin:tiny "$target" "$result" --rope keep,linear,ntk,yarn
+                result=$results/$target-untrained-1.json
+                [ -e "$result" ] || measure builtin:tiny "$target" "$result" --rope keep,linear,ntk,yarn
                 continue
             fi
             row=$(row "$method" "$target")

@@ -95,7 +95,7 @@ def table(target, found):
     yield "|---" * 6 + "|"
     for method in methods:
         rows = found[target, method]
-        # Depths are recorded from the beginning of the text or from its end.
+        # A larger depth is nearer to the question.
         order = sorted(range(len(rows[0]["niah"]["depths"])), key=lambda i: -rows[0]["niah"]["depths"][i])
         cells = [show([found_at(r, target, i) for r in rows], 0, 100) for i in order]
         yield f"| {method} | " + " | ".join(cells) + " |"

@@ -65,7 +65,7 @@ impl Part {
 pub struct Plan {
     /// What stands in the row, in order; text ranges rise and do not overlap. The lengths sum to `positions.len()`.
     pub parts: Vec<Part>,
-    /// Position of each token: strictly increasing, below the target.
+    /// Position of each token: strictly increasing, below the target; E²-LLM's are below the scale times the base's context.
     pub positions: Vec<u32>,
 }
 
