@@ -107,6 +107,14 @@ impl PositionSettings {
         positions::build(&self.method, &self.args, words)
     }
 
+    /// What the method is called in tables: `pose`, `mix`, `natural + s2`.
+    pub fn label(&self) -> String {
+        match self.attend {
+            Attend::Full => self.method.name().to_owned(),
+            Attend::Shifted { .. } => format!("{} + s2", self.method.name()),
+        }
+    }
+
     /// The rotation in training: E²-LLM's scales take the place of the extended model's factor.
     pub fn training_rope(&self) -> &RopeConfig {
         if self.method.has(resolve::E2_LLM) { &self.base_rope } else { &self.target_rope }

@@ -231,7 +231,7 @@ impl Job<'_> {
     ) -> Result<Option<(State, Vec<EvalRecord>)>> {
         let positions = &self.config.positions;
         let (role, name, title, rope) = match control {
-            None => (Role::After, format!("after {}", positions.method.name()), "train", positions.training_rope()),
+            None => (Role::After, format!("after {}", positions.label()), "train", positions.training_rope()),
             Some(_) => (Role::Control, "after contiguous (control)".to_string(), "train the control", &positions.target_rope),
         };
         let main = control.is_none();

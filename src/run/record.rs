@@ -82,7 +82,7 @@ impl Job<'_> {
                 rope: positions.base_rope.to_string(),
             },
             method: MethodRecord {
-                positions: positions.method.to_string(),
+                positions: positions.label(),
                 rope: positions.target_rope.to_string(),
                 mode: lora.map_or(train.mode.to_string(), |l| format!("{} r={}", train.mode, l.rank)),
                 data: self.text.summary.clone(),
