@@ -106,7 +106,7 @@ impl Explain for ChatError {
         match self {
             Self::NoTemplate => Explanation::new("E343")
                 .fact("looked for: chat_template.jinja, and chat_template in tokenizer_config.json")
-                .help(other("use the tokenizer of the model's chat version, or give a template")),
+                .help(other("use the tokenizer of the model's chat version (--tokenizer DIR), or give a template")),
             Self::Template(error) => error.explain(),
             Self::NotRendered(_) => {
                 Explanation::new("E344").help(other("change or leave out this row, or give another template"))
@@ -267,7 +267,8 @@ fn refuse_left_out(template: &ChatTemplate, conversation: &Conversation, whole: 
         let without_calls = |message: &mut Value| {
             message.as_object_mut().map(|fields| fields.remove("tool_calls"));
         };
-        if message.get("tool_calls").is_some() && same_with(i, &without_calls) {
+        let calls = message.get("tool_calls").filter(|calls| **calls != Value::Array(Vec::new()));
+        if calls.is_some() && same_with(i, &without_calls) {
             return Err(ChatError::LeftOut { what: format!("the tool calls of message {}", i + 1) });
         }
     }

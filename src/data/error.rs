@@ -284,11 +284,11 @@ impl Explain for DataError {
             Self::Mixed { .. } => Explanation::new("E347")
                 .help("train on one kind after the other: the second run with --model RUN/merged"),
             Self::Conversation { error, .. } => error.explain(),
-            Self::NoRow { longest, long, skipped, .. } => {
+            Self::NoRow { seq_len, longest, long, skipped } => {
                 let e = Explanation::new("E304").fact(format!("skipped: {skipped}"));
                 match long {
                     Long::Skip => e.help(format!("--seq-len {longest} for this data, or --long cut to train on their beginnings")),
-                    Long::Cut => e.help(format!("--seq-len {longest} for this data: no beginning of this length has an answer in it")),
+                    Long::Cut => e.help(format!("--seq-len {longest} for this data: none has an answer in its first {seq_len} tokens")),
                 }
             }
             Self::Columns { .. } => Explanation::new("E324")

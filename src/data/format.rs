@@ -97,7 +97,7 @@ pub struct Conversation {
     pub messages: Vec<Value>,
     /// Descriptions of the tools that the model may call.
     pub tools: Option<Value>,
-    /// Which of the messages are not learned whoever says them, counted from 0.
+    /// Messages that are not learned although the model says them, counted from 0.
     pub ignored: BTreeSet<usize>,
     /// The same as prompt and answer, for a model without a chat template; Alpaca rows alone have it.
     pub plain: Option<Plain>,

@@ -225,7 +225,8 @@ fn not_rendered(error: &Error) -> NotRendered {
 
 /// The template with marks in place of its `{% generation %}` tags, and whether it had any.
 ///
-/// Comments and raw text are left as they are. A block stays a block, so that what is set inside is not seen outside, and white space around its tags goes as before.
+/// Comments and raw text are left as they are. A block stays a block, so that what is set inside is not seen outside, and white
+/// space around its tags goes as before.
 fn with_marks(source: &str) -> (String, bool) {
     let mut out = String::with_capacity(source.len());
     let (mut rest, mut found, mut raw) = (source, false, false);

@@ -136,6 +136,11 @@ fn roles_and_tools_that_the_template_leaves_out_are_refused() {
     let calls = json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [1]}]});
     let (said, _) = refused(&[("a.jsonl", &[calls])], &template("chatml", true));
     assert!(said.ends_with("the chat template leaves out the tool calls of message 2"), "{said}");
+    let none = [json!({"role": "user", "content": "q"}), json!({"role": "assistant", "content": "a", "tool_calls": []})];
+    // No calls are no loss.
+    with_template("bytes", &template("qwen2", true), Loss::Answers, |chat| {
+        chat.conversation(&conversation(&none)).unwrap();
+    });
     // ChatML writes every role, so this one is no loss.
     with_template("bytes", &template("chatml", true), Loss::Answers, |chat| {
         let messages = tool["messages"].as_array().unwrap();
