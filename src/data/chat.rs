@@ -9,10 +9,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
 
+use serde_json::Value;
+
 use crate::data::encode::{Encode, MASKED};
 use crate::data::format::{Conversation, Plain};
 use crate::error::{Error, Explain, Explanation, Result};
-use crate::io::chat_template::NotRendered;
+use crate::io::chat_template::{GIVEN, NotRendered};
 use crate::io::{ChatTemplate, TemplateError, TextTokenizer};
 
 /// `--loss`: which tokens of a conversation are predicted.
@@ -65,16 +67,31 @@ pub enum ChatError {
         what: String,
     },
     /// Rendered without it, what precedes an answer is another text than with it.
-    #[error("where the answer in message {message} begins cannot be told: the chat template writes what precedes it differently")]
+    #[error("where the answer in message {message} begins cannot be told: the chat template {reason}")]
     Beginning {
         /// Number of the message, from 1.
         message: usize,
+        /// What the template does with what precedes it.
+        reason: String,
     },
     /// Rendered as the last one, an answer is another text than in the whole.
     #[error("where the answer in message {message} ends cannot be told: the chat template writes earlier turns differently")]
     End {
         /// Number of the message, from 1.
         message: usize,
+    },
+    /// A template with `{% generation %}` blocks of which none was written.
+    #[error("none of the answers stands in a {{% generation %}} block of the chat template")]
+    Unmarked,
+    /// Messages that are not to be learned, in a template that does not say which block is whose.
+    #[error(
+        "which answers have the weight 0 cannot be told: the chat template has {blocks} {{% generation %}} blocks for {answers} answers"
+    )]
+    Weights {
+        /// Blocks in the rendered text.
+        blocks: usize,
+        /// Messages of the assistant.
+        answers: usize,
     },
     /// The tokenizer failed.
     #[error("{0}")]
@@ -83,18 +100,19 @@ pub enum ChatError {
 
 impl Explain for ChatError {
     fn explain(&self) -> Explanation {
+        let other = |what: &str| format!("{what} {GIVEN}");
         let marks = "with --loss all everything is learned; or give --chat-template FILE, whose template puts every answer, its end \
                      included, between {% generation %} and {% endgeneration %}, as Transformers' does";
         match self {
             Self::NoTemplate => Explanation::new("E343")
                 .fact("looked for: chat_template.jinja, and chat_template in tokenizer_config.json")
-                .help("give one with --chat-template FILE, or use the tokenizer of the model's chat version: --tokenizer DIR"),
+                .help(other("use the tokenizer of the model's chat version (--tokenizer DIR), or give a template")),
             Self::Template(error) => error.explain(),
             Self::NotRendered(_) => {
-                Explanation::new("E344").help("change or leave out this row, or give another template with --chat-template FILE")
+                Explanation::new("E344").help(other("change or leave out this row, or give another template"))
             }
             Self::LeftOut { .. } => {
-                Explanation::new("E345").help("leave out such rows, or give a template that knows it with --chat-template FILE")
+                Explanation::new("E345").help(other("leave out such rows, or give a template that knows it"))
             }
             Self::Beginning { .. } => Explanation::new("E346")
                 .fact("compared: the messages before it with a generation prompt, and the messages up to it")
@@ -102,6 +120,10 @@ impl Explain for ChatError {
             Self::End { .. } => {
                 Explanation::new("E346").fact("compared: the messages up to it, and the whole conversation").help(marks)
             }
+            Self::Unmarked => Explanation::new("E349")
+                .help("put every answer of the template, its end included, into such a block, or none; or --loss all, which learns everything"),
+            Self::Weights { .. } => Explanation::new("E349")
+                .help("give a template with one block for every message of the assistant, or with none; or leave out the weights"),
             Self::Tokenizer(error) => error.explain(),
         }
     }
@@ -165,20 +187,23 @@ impl<'a> ChatTokenizer<'a> {
         conversation: &Conversation,
         whole: &str,
     ) -> std::result::Result<Vec<Range<usize>>, ChatError> {
-        let Conversation { messages, tools, .. } = conversation;
+        let Conversation { messages, tools, ignored, .. } = conversation;
         let tools = tools.as_ref();
         let mut answers = Vec::new();
         for (i, message) in messages.iter().enumerate() {
-            if message["role"] != "assistant" {
+            if message["role"] != "assistant" || ignored.contains(&i) {
                 continue;
             }
-            let before = template.render(&messages[..i], tools, true)?.text;
+            let unclear = |reason| ChatError::Beginning { message: i + 1, reason };
+            // Many a template raises an exception, or asks for the first message, where there is none.
+            let alone = |e: NotRendered| unclear(format!("does not take what precedes it alone: {e}"));
+            let before = template.render(&messages[..i], tools, true).map_err(alone)?.text;
             let after = match i + 1 == messages.len() {
                 true => whole.to_owned(),
                 false => template.render(&messages[..=i], tools, false)?.text,
             };
             if !after.starts_with(&before) {
-                return Err(ChatError::Beginning { message: i + 1 });
+                return Err(unclear("writes what precedes it differently".into()));
             }
             if !whole.starts_with(&after) {
                 return Err(ChatError::End { message: i + 1 });
@@ -206,32 +231,44 @@ impl<'a> ChatTokenizer<'a> {
     }
 }
 
-/// Whether the conversation is the same text whatever message `i` says.
-fn is_unread(
-    template: &ChatTemplate,
-    conversation: &Conversation,
-    i: usize,
-    whole: &str,
-) -> std::result::Result<bool, ChatError> {
-    let mut messages = conversation.messages.clone();
-    let content = messages[i]["content"].as_str().unwrap_or_default();
-    messages[i]["content"] = format!("{content}.").into();
-    Ok(template.render(&messages, conversation.tools.as_ref(), false)?.text == whole)
+/// The bytes of the answers that a template marked, without those that are not to be learned.
+fn marked(conversation: &Conversation, blocks: Vec<Range<usize>>) -> std::result::Result<Vec<Range<usize>>, ChatError> {
+    let said = conversation.messages.iter().enumerate().filter(|(_, message)| message["role"] == "assistant");
+    let learned: Vec<bool> = said.map(|(i, _)| !conversation.ignored.contains(&i)).collect();
+    match (learned.iter().all(|&learned| learned), blocks.len() == learned.len()) {
+        (true, _) if blocks.is_empty() && !learned.is_empty() => Err(ChatError::Unmarked),
+        (true, _) => Ok(blocks),
+        (false, true) => Ok(blocks.into_iter().zip(learned).filter_map(|(block, learned)| learned.then_some(block)).collect()),
+        (false, false) => Err(ChatError::Weights { blocks: blocks.len(), answers: learned.len() }),
+    }
 }
 
-/// Refuses what a template does not write, as far as it can be told.
+/// Refuses what a template does not write: what can be changed, or taken away, and the text stays the same. That a template does not
+/// take the change says that it reads it.
 fn refuse_left_out(template: &ChatTemplate, conversation: &Conversation, whole: &str) -> std::result::Result<(), ChatError> {
-    let unknown = |field: &str| !template.source().contains(field);
-    if conversation.tools.is_some() && unknown("tools") {
+    let Conversation { messages, tools, .. } = conversation;
+    let is_same = |messages: &[Value], tools| template.render(messages, tools, false).is_ok_and(|other| other.text == whole);
+    let same_with = |i: usize, change: &dyn Fn(&mut Value)| {
+        let mut messages = messages.clone();
+        change(&mut messages[i]);
+        is_same(&messages, tools.as_ref())
+    };
+    if tools.is_some() && is_same(messages, None) {
         return Err(ChatError::LeftOut { what: "the tools".into() });
     }
-    for (i, message) in conversation.messages.iter().enumerate() {
+    for (i, message) in messages.iter().enumerate() {
         let role = message["role"].as_str().unwrap_or_default();
-        let usual = matches!(role, "system" | "user" | "assistant");
-        if !usual && is_unread(template, conversation, i, whole)? {
+        let longer = |message: &mut Value| {
+            message["content"] = format!("{}.", message["content"].as_str().unwrap_or_default()).into();
+        };
+        if !matches!(role, "user" | "assistant") && same_with(i, &longer) {
             return Err(ChatError::LeftOut { what: format!("message {} of the role {role:?}", i + 1) });
         }
-        if message.get("tool_calls").is_some() && unknown("tool_calls") {
+        let without_calls = |message: &mut Value| {
+            message.as_object_mut().map(|fields| fields.remove("tool_calls"));
+        };
+        let calls = message.get("tool_calls").filter(|calls| **calls != Value::Array(Vec::new()));
+        if calls.is_some() && same_with(i, &without_calls) {
             return Err(ChatError::LeftOut { what: format!("the tool calls of message {}", i + 1) });
         }
     }
@@ -254,7 +291,7 @@ impl Encode for ChatTokenizer<'_> {
         refuse_left_out(template, conversation, &whole.text)?;
         let answers = match self.loss {
             Loss::All => Vec::new(),
-            Loss::Answers if template.marks_answers() => whole.answers,
+            Loss::Answers if template.marks_answers() => marked(conversation, whole.answers)?,
             Loss::Answers => self.answers(template, conversation, &whole.text)?,
         };
         self.masked(&whole.text, &answers)
@@ -269,7 +306,7 @@ impl Encode for ChatTokenizer<'_> {
     }
 
     fn identity(&self) -> String {
-        let template = self.template.iter().flatten().next().map_or("", ChatTemplate::source);
-        format!("{} {} {}", self.tokenizer.hash().to_hex(), self.loss, blake3::hash(template.as_bytes()).to_hex())
+        let template = self.template.iter().flatten().next().map(ChatTemplate::identity).unwrap_or_default();
+        format!("{} {} {template}", self.tokenizer.hash().to_hex(), self.loss)
     }
 }

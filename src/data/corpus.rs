@@ -197,7 +197,7 @@ impl Corpus {
         &self.all_tokens()[start as usize..table[i][0] as usize]
     }
 
-    /// Hash of the text of document `i`; equal texts have equal hashes.
+    /// Hash of the text of document `i`, or of its messages and tools; equal documents have equal hashes.
     pub fn doc_hash(&self, i: usize) -> u64 {
         self.table()[i][1]
     }
@@ -300,7 +300,9 @@ pub(crate) fn tokens(document: &Document, encode: &dyn Encode, specials: Special
         row: document.row,
         error,
     })?;
-    let hash = short_hash(bytemuck::cast_slice(&ids));
+    // Which side of the split it is on must not depend on the template or on what is learned.
+    let said = serde_json::json!([conversation.messages, conversation.tools]);
+    let hash = short_hash(said.to_string().as_bytes());
     Ok(if targets(&ids) == 0 { Err(SkipReason::NoAnswer) } else { Ok((ids, hash)) })
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::data::chat::ChatError;
 use crate::data::format::Format;
-use crate::data::rows::Packing;
+use crate::data::rows::{Long, Packing};
 use crate::data::skip::SkipReport;
 use crate::error::{Explain, Explanation, IoError};
 use crate::units::{format_count, format_length};
@@ -149,8 +149,10 @@ pub enum DataError {
     NoRow {
         /// Tokens of a training row.
         seq_len: usize,
-        /// Tokens of the longest conversation.
+        /// Tokens of the longest conversation that is trained on.
         longest: usize,
+        /// What became of those that are longer than a row.
+        long: Long,
         /// What was left out.
         skipped: SkipReport,
     },
@@ -282,9 +284,13 @@ impl Explain for DataError {
             Self::Mixed { .. } => Explanation::new("E347")
                 .help("train on one kind after the other: the second run with --model RUN/merged"),
             Self::Conversation { error, .. } => error.explain(),
-            Self::NoRow { longest, skipped, .. } => Explanation::new("E304")
-                .fact(format!("skipped: {skipped}"))
-                .help(format!("--seq-len {longest} for this data, or --long cut to train on their beginnings")),
+            Self::NoRow { seq_len, longest, long, skipped } => {
+                let e = Explanation::new("E304").fact(format!("skipped: {skipped}"));
+                match long {
+                    Long::Skip => e.help(format!("--seq-len {longest} for this data, or --long cut to train on their beginnings")),
+                    Long::Cut => e.help(format!("--seq-len {longest} for this data: none has an answer in its first {seq_len} tokens")),
+                }
+            }
             Self::Columns { .. } => Explanation::new("E324")
                 .help("for example --columns text=content reads the field \"content\" of every row"),
             Self::Empty { skipped, .. } => {

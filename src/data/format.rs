@@ -1,5 +1,6 @@
 //! The rows of .jsonl files: which of the known layouts a file has, and one row as an example.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -96,6 +97,8 @@ pub struct Conversation {
     pub messages: Vec<Value>,
     /// Descriptions of the tools that the model may call.
     pub tools: Option<Value>,
+    /// Messages that are not learned although the model says them, counted from 0.
+    pub ignored: BTreeSet<usize>,
     /// The same as prompt and answer, for a model without a chat template; Alpaca rows alone have it.
     pub plain: Option<Plain>,
 }
@@ -180,12 +183,16 @@ fn message(role: &str, content: String) -> Value {
 fn messages(mut row: Row, at: At) -> Result<Conversation, DataError> {
     let wrong = |n: usize, what: String| misfit(at, Format::Messages, format!("message {} {what}", n + 1));
     let mut messages = list(&mut row, "messages", Format::Messages, at)?;
+    let mut ignored = BTreeSet::new();
     for (n, message) in messages.iter_mut().enumerate() {
         let Value::Object(fields) = message else {
             return Err(wrong(n, format!("is {}, expected an object", name_of(message))));
         };
         // Templates ask whether a field is there, not whether it is null; Transformers leaves nulls out as well.
         fields.retain(|_, value| !value.is_null());
+        if !is_learned(fields).map_err(|what| wrong(n, what))? {
+            ignored.insert(n);
+        }
         let speaks = fields.contains_key("tool_calls");
         for (field, needed) in [("role", true), ("content", !speaks)] {
             match fields.get(field) {
@@ -199,8 +206,32 @@ fn messages(mut row: Row, at: At) -> Result<Conversation, DataError> {
             }
         }
     }
-    let tools = row.remove("tools").filter(|tools| !tools.is_null() && *tools != Value::Array(Vec::new()));
-    Ok(Conversation { messages, tools, plain: None })
+    Ok(Conversation { messages, tools: tools(&mut row, at)?, ignored, plain: None })
+}
+
+/// Descriptions of tools. A string of JSON, as some data sets have it, would be read letter by letter by a template.
+fn tools(row: &mut Row, at: At) -> Result<Option<Value>, DataError> {
+    let wrong = |what: String| Err(misfit(at, Format::Messages, format!("field \"tools\" {what}, expected a list of objects")));
+    match row.remove("tools") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Array(tools)) => match tools.iter().find(|tool| !tool.is_object()) {
+            Some(other) => wrong(format!("has {} in it", name_of(other))),
+            None => Ok((!tools.is_empty()).then_some(Value::Array(tools))),
+        },
+        Some(other) => wrong(format!("is {}", name_of(&other))),
+    }
+}
+
+/// Whether a message is to be learned: OpenAI's `weight`, which is 0 or 1; in words what else it is.
+fn is_learned(fields: &Row) -> Result<bool, String> {
+    match fields.get("weight") {
+        None | Some(Value::Null) => Ok(true),
+        Some(weight) => match weight.as_f64() {
+            Some(0.0) => Ok(false),
+            Some(1.0) => Ok(true),
+            _ => Err(format!("has a \"weight\" of {weight}, expected 0 or 1")),
+        },
+    }
 }
 
 /// ShareGPT's names of who speaks, and everybody else's.
@@ -213,6 +244,7 @@ fn share_gpt(mut row: Row, at: At) -> Result<Conversation, DataError> {
     let turns = list(&mut row, "conversations", format, at)?;
     let system = string(&mut row, "system", true, format, at)?;
     let mut messages: Vec<Value> = Vec::with_capacity(turns.len() + 1);
+    let mut ignored = BTreeSet::new();
     messages.extend((!system.is_empty()).then(|| message("system", system)));
     for (n, turn) in turns.into_iter().enumerate() {
         let Value::Object(mut fields) = turn else {
@@ -230,9 +262,12 @@ fn share_gpt(mut row: Row, at: At) -> Result<Conversation, DataError> {
         let Some((_, role)) = SPEAKERS.iter().find(|(name, _)| *name == from) else {
             return Err(wrong(n, format!("is from {from:?}, expected human, gpt or system")));
         };
+        if !is_learned(&fields).map_err(|what| wrong(n, what))? {
+            ignored.insert(messages.len());
+        }
         messages.push(message(role, value));
     }
-    Ok(Conversation { messages, tools: None, plain: None })
+    Ok(Conversation { messages, ignored, ..Conversation::default() })
 }
 
 /// What stands above the sections of a prompt that has no input, and of one that has.
@@ -253,7 +288,7 @@ fn alpaca(mut row: Row, at: At) -> Result<Conversation, DataError> {
     let mut messages = Vec::with_capacity(3);
     messages.extend((!system.is_empty()).then(|| message("system", system)));
     messages.extend([message("user", question), message("assistant", answer.clone())]);
-    Ok(Conversation { messages, tools: None, plain: Some(Plain { prompt, answer }) })
+    Ok(Conversation { messages, plain: Some(Plain { prompt, answer }), ..Conversation::default() })
 }
 
 /// What a JSON value is, in words.

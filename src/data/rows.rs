@@ -190,13 +190,8 @@ impl RowSet {
         let bos = corpus.specials().bos;
         let wholes = || parts.iter().map(|p| Piece::new(p.doc, p.tokens.clone(), bos));
         let total = wholes().map(|piece| piece.len()).sum();
-        let too_short = || DataError::TooShort {
-            docs: parts.len(),
-            longest: wholes().map(|piece| piece.len()).max().unwrap_or(0),
-            total,
-            seq_len,
-            packing,
-        };
+        let longest = || wholes().map(|piece| piece.len()).max().unwrap_or(0);
+        let too_short = || DataError::TooShort { docs: parts.len(), longest: longest(), total, seq_len, packing };
         if packing == Packing::On && total < seq_len {
             return Err(too_short().into());
         }
@@ -211,7 +206,7 @@ impl RowSet {
         if let Packing::Whole(long) = packing {
             set.pack_whole(wholes(), long);
             return match set.ends.is_empty() {
-                true => Err(DataError::NoRow { seq_len, longest: set.corpus.longest(), skipped: set.skipped }.into()),
+                true => Err(DataError::NoRow { seq_len, longest: longest(), long, skipped: set.skipped }.into()),
                 false => Ok(set),
             };
         }

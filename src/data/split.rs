@@ -50,6 +50,11 @@ impl FromStr for Holdout {
     }
 }
 
+/// So many documents are this share of `different` ones, before there is at least one.
+fn of_share(share: f64, different: usize) -> usize {
+    (share * different as f64).round() as usize
+}
+
 /// Part of a document of the corpus, usually all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DocPart {
@@ -74,8 +79,8 @@ impl Split {
     ///
     /// Where a single document is more than 5 % of all tokens, the end of the longest document is held back instead of a
     /// whole one: `min_tail` tokens, so that a long context can be measured, or the share asked for if that is more, but at
-    /// most a tenth of the document. Of a handful of tokens nothing is held back. Conversations are held back whole; of a single
-    /// one nothing is.
+    /// most a tenth of the document. Of a handful of tokens nothing is held back. Conversations are held back whole, and
+    /// none is where the share is less than half of one and one is more than 5 % of all tokens.
     ///
     /// # Errors
     /// [`DataError::Holdout`] when [`Holdout::Docs`] leaves nothing to train on.
@@ -86,23 +91,22 @@ impl Split {
         let different = by_hash.chunk_by(|a, b| a.0 == b.0).count();
         let (wanted, share) = match holdout {
             Holdout::None | Holdout::Docs(0) => return Ok(Self::whole(corpus, |_| false)),
-            Holdout::Docs(n) if different > 1 && n >= different => {
+            Holdout::Docs(n) if n >= different && (different > 1 || corpus.conversations()) => {
                 return Err(DataError::Holdout { asked: n, docs: different }.into());
             }
             Holdout::Docs(n) => (n, 0.01),
-            Holdout::Share(share) => {
-                let n = (share * different as f64).round() as usize;
-                (n.min(MAX_DOCS).min(different - 1).max(1), share)
-            }
+            Holdout::Share(share) => (of_share(share, different).min(MAX_DOCS).min(different - 1).max(1), share),
         };
         let chosen: Vec<usize> = by_hash.chunk_by(|a, b| a.0 == b.0).take(wanted).flatten().map(|&(_, doc)| doc).collect();
         let held: usize = chosen.iter().map(|&doc| corpus.doc(doc).len()).sum();
         let too_much = held as f64 > MAX_WHOLE.max(share) * corpus.tokens() as f64;
         let asked_by_number = matches!(holdout, Holdout::Docs(_));
-        if corpus.conversations() && different == 1 {
-            return Ok(Self::whole(corpus, |_| false));
-        }
-        if different == 1 || (!corpus.conversations() && wanted == 1 && too_much && !asked_by_number) {
+        if corpus.conversations() {
+            let unasked = matches!(holdout, Holdout::Share(share) if of_share(share, different) == 0);
+            if different == 1 || unasked && too_much {
+                return Ok(Self::whole(corpus, |_| false));
+            }
+        } else if different == 1 || (wanted == 1 && too_much && !asked_by_number) {
             return Ok(Self::tail(corpus, share, min_tail));
         }
         let mut held_back = vec![false; docs];

@@ -21,7 +21,7 @@ use crate::io::mmap::Mapping;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ltraintk");
 /// Part of the cache key and of the header; raised when the layout or the meaning of its content changes.
-pub(super) const VERSION: u64 = 2;
+pub(super) const VERSION: u64 = 3;
 const HEADER: usize = 64;
 /// A writer writes all the time, so that a file this old has none.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);

@@ -5,6 +5,7 @@ mod json;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::str::Utf8Error;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -22,6 +23,8 @@ pub const CHAT_TEMPLATE: &str = "chat_template.jinja";
 /// What stands in a rendered text where a `{% generation %}` block begins and ends: two of the code points that Unicode keeps for
 /// such uses.
 const MARKS: [char; 2] = ['\u{FDD0}', '\u{FDD1}'];
+/// How a user gives a template: every command reads the file, those that train have the flag.
+pub const GIVEN: &str = "with --chat-template FILE, or to commands without this flag as chat_template.jinja beside the tokenizer";
 /// The template's name in its environment.
 const NAME: &str = "chat";
 
@@ -32,6 +35,9 @@ pub enum TemplateError {
     /// Jinja that does not parse.
     #[error("the chat template of {from} cannot be used, line {line}: {reason}")]
     Syntax { from: String, line: usize, reason: String },
+    /// A file that is not text.
+    #[error("the chat template {path:?} is not UTF-8: {cause}")]
+    Encoding { path: PathBuf, cause: Utf8Error },
     /// `chat_template` that is neither a template nor a list of them.
     #[error("{path:?}: chat_template: expected a string or a list of named templates with one called default, got {got}")]
     Field { path: PathBuf, got: String },
@@ -42,8 +48,9 @@ impl Explain for TemplateError {
         Explanation::new(match self {
             Self::Syntax { .. } => "E341",
             Self::Field { .. } => "E342",
+            Self::Encoding { .. } => "E348",
         })
-        .help("give another one with --chat-template FILE")
+        .help(format!("give another one {GIVEN}"))
     }
 }
 
@@ -69,8 +76,8 @@ pub struct Rendered {
 /// The template of a tokenizer, as found: a run on text does not care what it is.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Source {
-    /// Jinja, or several of it, and where it was found.
-    template: Option<(Json, PathBuf)>,
+    /// Jinja, or several of it, and where it was found; a file that is not text is an error for those who need it.
+    template: Option<(std::result::Result<Json, Utf8Error>, PathBuf)>,
     /// `bos_token`, `eos_token` and the like.
     tokens: Vec<(String, String)>,
 }
@@ -86,10 +93,10 @@ impl Source {
         };
         let tokens = config.and_then(Json::as_object).map(|c| c.iter().filter_map(token).collect()).unwrap_or_default();
         let template = match files.read(CHAT_TEMPLATE)? {
-            Some(bytes) => Some((String::from_utf8_lossy(&bytes).into(), files.at(CHAT_TEMPLATE))),
+            Some(bytes) => Some((std::str::from_utf8(&bytes).map(Json::from), files.at(CHAT_TEMPLATE))),
             None => {
                 let field = config.and_then(|config| config.get("chat_template")).filter(|field| !field.is_null());
-                field.map(|field| (field.clone(), files.at(TOKENIZER_CONFIG)))
+                field.map(|field| (Ok(field.clone()), files.at(TOKENIZER_CONFIG)))
             }
         };
         Ok(Self { template, tokens })
@@ -117,6 +124,8 @@ fn default_of<'a>(field: &'a Json, path: &Path) -> std::result::Result<&'a str, 
 pub struct ChatTemplate {
     environment: Environment<'static>,
     source: String,
+    /// What `strftime_now` takes for now, in seconds since 1970.
+    now: f64,
     marks: bool,
     tokens: Vec<(String, String)>,
 }
@@ -132,9 +141,14 @@ impl ChatTemplate {
     ///
     /// # Errors    An unreadable file, [`TemplateError`].
     pub(super) fn open(found: &Source, given: Option<&Path>) -> Result<Option<Self>> {
+        let not_text = |path: &Path, cause| TemplateError::Encoding { path: path.into(), cause };
         let (text, from) = match (given, &found.template) {
-            (Some(path), _) => (std::fs::read_to_string(path).context("read", path)?, path),
-            (None, Some((field, path))) => (default_of(field, path)?.to_owned(), path.as_path()),
+            (Some(path), _) => {
+                let text = String::from_utf8(std::fs::read(path).context("read", path)?);
+                (text.map_err(|e| not_text(path, e.utf8_error()))?, path)
+            }
+            (None, Some((Ok(field), path))) => (default_of(field, path)?.to_owned(), path.as_path()),
+            (None, Some((Err(cause), path))) => return Err(not_text(path, *cause).into()),
             (None, None) => return Ok(None),
         };
         Ok(Some(Self::compile(text, &from.display().to_string(), found.tokens.clone())?))
@@ -152,20 +166,22 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |message: String| -> std::result::Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
-        environment.add_function("strftime_now", |format: String| {
+        let now = today();
+        environment.add_function("strftime_now", move |format: String| {
             let unknown = |what| Error::new(ErrorKind::InvalidOperation, format!("strftime_now does not know %{what}"));
-            clock::strftime(&format, clock::now()).map_err(unknown)
+            clock::strftime(&format, now).map_err(unknown)
         });
         environment.add_template_owned(NAME, marked).map_err(|e| {
             let NotRendered { reason, line } = not_rendered(&e);
             TemplateError::Syntax { from: from.into(), line, reason }
         })?;
-        Ok(Self { environment, source, marks, tokens })
+        Ok(Self { environment, source, now, marks, tokens })
     }
 
-    /// The template itself.
-    pub fn source(&self) -> &str {
-        &self.source
+    /// Changes whenever conversations may render differently: the template, and the day where it writes a date.
+    pub fn identity(&self) -> String {
+        let hash = blake3::hash(self.source.as_bytes()).to_hex();
+        if self.source.contains("strftime_now") { format!("{hash} {}", clock::iso(self.now)) } else { hash.to_string() }
     }
 
     /// Whether answers are in `{% generation %}` blocks.
@@ -196,6 +212,12 @@ impl ChatTemplate {
     }
 }
 
+/// The first second of this day: rows made on the same day are the same.
+fn today() -> f64 {
+    const DAY: f64 = 86400.0;
+    (clock::now() / DAY).floor() * DAY
+}
+
 fn not_rendered(error: &Error) -> NotRendered {
     let reason = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     NotRendered { reason, line: error.line().unwrap_or(1) }
@@ -203,28 +225,47 @@ fn not_rendered(error: &Error) -> NotRendered {
 
 /// The template with marks in place of its `{% generation %}` tags, and whether it had any.
 ///
-/// A block stays a block, so that what is set inside is not seen outside, and white space around its tags goes as before.
+/// Comments and raw text are left as they are. A block stays a block, so that what is set inside is not seen outside, and white
+/// space around its tags goes as before.
 fn with_marks(source: &str) -> (String, bool) {
     let mut out = String::with_capacity(source.len());
-    let (mut rest, mut found) = (source, false);
-    while let Some(at) = rest.find("{%") {
-        let Some(length) = rest[at..].find("%}") else { break };
-        let (tag, after) = (&rest[at + 2..at + length], at + length + 2);
-        let strips = |c: char| matches!(c, '-' | '+');
+    let (mut rest, mut found, mut raw) = (source, false, false);
+    while let Some(at) = if raw { rest.find("{%") } else { first_of(rest, ["{%", "{{", "{#"]) } {
+        let close = match &rest[at..at + 2] {
+            "{%" => "%}",
+            "{{" => "}}",
+            _ => "#}",
+        };
+        let Some(length) = rest[at + 2..].find(close) else { break };
+        let (tag, after) = (&rest[at + 2..at + 2 + length], at + length + 4);
+        let name = if close == "%}" { tag.trim_matches(strips).trim() } else { "" };
         let left = tag.chars().next().filter(|c| strips(*c)).map(String::from).unwrap_or_default();
         let right = tag.chars().last().filter(|c| strips(*c)).map(String::from).unwrap_or_default();
         let [begin, end] = MARKS;
         out.push_str(&rest[..at]);
-        match tag.trim_matches(strips).trim() {
-            "generation" => out.push_str(&format!("{{%{left} with %}}{begin}{{% if true %}}{{% endif {right}%}}")),
-            "endgeneration" => out.push_str(&format!("{{%{left} if true %}}{{% endif %}}{end}{{% endwith {right}%}}")),
+        match name {
+            "generation" if !raw => out.push_str(&format!("{{%{left} with %}}{begin}{{% if true %}}{{% endif {right}%}}")),
+            "endgeneration" if !raw => {
+                out.push_str(&format!("{{%{left} if true %}}{{% endif %}}{end}{{% endwith {right}%}}"));
+            }
             _ => out.push_str(&rest[at..after]),
         }
-        found |= tag.trim_matches(strips).trim() == "generation";
+        found |= name == "generation" && !raw;
+        raw = name == "raw" || raw && name != "endraw";
         rest = &rest[after..];
     }
     out.push_str(rest);
     (out, found)
+}
+
+/// Signs at the ends of a tag that say what becomes of the white space around it.
+fn strips(c: char) -> bool {
+    matches!(c, '-' | '+')
+}
+
+/// Where the first of these begins.
+fn first_of(text: &str, wanted: [&str; 3]) -> Option<usize> {
+    wanted.iter().filter_map(|wanted| text.find(wanted)).min()
 }
 
 /// Takes the marks out of a rendered text.

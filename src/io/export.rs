@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::ModelError;
 use super::atomic::{Existing, write_dir_atomically};
+use super::chat_template::CHAT_TEMPLATE;
 use super::files::ModelFiles;
 use super::hf_config::{check_roundtrip, extended_config, set_dtype};
 use super::model_dir::{CONFIG, INDEX, ModelDir, WEIGHTS};
@@ -18,15 +19,8 @@ use crate::model::llama::expected_tensors;
 use crate::tensor::Tensor;
 
 /// The tokenizer's files that are copied as they are, where there are such.
-const TOKENIZER_FILES: [&str; 7] = [
-    TOKENIZER,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-];
+const TOKENIZER_FILES: [&str; 7] =
+    [TOKENIZER, "special_tokens_map.json", "added_tokens.json", CHAT_TEMPLATE, "tokenizer.model", "vocab.json", "merges.txt"];
 const LICENSE: &str = "LICENSE";
 const GENERATION_CONFIG: &str = "generation_config.json";
 /// What the hub calls 5 GB.
@@ -111,6 +105,11 @@ fn write_companions(tmp: &Path, export: &Export<'_>) -> Result<()> {
             let path = tmp.join(name);
             fs::write(&path, bytes).context("write", &path)?;
         }
+    }
+    // Transformers takes this file before any template in tokenizer_config.json.
+    if let Some(template) = export.base.chat_template() {
+        let path = tmp.join(CHAT_TEMPLATE);
+        fs::write(&path, template).context("write", &path)?;
     }
     let tokenizer_config = match tokenizer.json(TOKENIZER_CONFIG)? {
         Some(settings) => Some(settings),

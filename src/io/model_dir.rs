@@ -12,7 +12,7 @@ use super::hf_config::parse_config;
 use super::nearest::nearest;
 use super::safetensors::{SafetensorsFile, Storage, TensorView};
 use super::tokenizer::TextTokenizer;
-use crate::error::Result;
+use crate::error::{IoContext, Result};
 use crate::model::ModelConfig;
 use crate::model::llama::expected_tensors;
 use crate::tensor::{Shape, Tensor};
@@ -38,6 +38,8 @@ fn is_ignored(name: &str) -> bool {
 pub struct ModelDir {
     files: ModelFiles,
     tokenizer: ModelFiles,
+    /// The chat template that was given, in place of the tokenizer's.
+    chat_template: Option<Vec<u8>>,
     raw: Value,
     config: ModelConfig,
     shards: Vec<SafetensorsFile>,
@@ -64,7 +66,7 @@ impl ModelDir {
         };
         let config = parse_config(&files.at(CONFIG), &raw)?;
         let (shards, place) = open_weights(&files)?;
-        let dir = Self { tokenizer: files.clone(), files, raw, config, shards, place };
+        let dir = Self { tokenizer: files.clone(), chat_template: None, files, raw, config, shards, place };
         dir.check_headers()?;
         Ok(dir)
     }
@@ -72,6 +74,11 @@ impl ModelDir {
     /// The same model with the tokenizer of another folder; what is exported carries that one.
     pub fn with_tokenizer(self, folder: &Path) -> Result<Self> {
         Ok(Self { tokenizer: ModelFiles::folder(folder)?, ..self })
+    }
+
+    /// The same model with the chat template of this file; what is exported carries that one.
+    pub fn with_chat_template(self, file: &Path) -> Result<Self> {
+        Ok(Self { chat_template: Some(std::fs::read(file).context("read", file)?), ..self })
     }
 
     /// The folder, or the embedded model's name.
@@ -87,6 +94,11 @@ impl ModelDir {
     /// Where the tokenizer's files are.
     pub fn tokenizer_files(&self) -> &ModelFiles {
         &self.tokenizer
+    }
+
+    /// The chat template that was given, in place of the tokenizer's.
+    pub fn chat_template(&self) -> Option<&[u8]> {
+        self.chat_template.as_deref()
     }
 
     /// `config.json` as written.

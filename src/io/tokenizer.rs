@@ -1,4 +1,4 @@
-//! Text to token ids and back, from `tokenizer.json` alone.
+//! Text to token ids and back, from `tokenizer.json`; what special tokens are for, from `tokenizer_config.json`.
 
 use std::ops::Range;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::files::ModelFiles;
 use crate::error::Result;
 use crate::model::ModelConfig;
 
-/// The only tokenizer file that is read.
+/// The vocabulary and how text is cut; what is in no other file.
 pub const TOKENIZER: &str = "tokenizer.json";
 /// Names of the special tokens and the length limit.
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
@@ -115,6 +115,14 @@ impl TextTokenizer {
     pub fn decode(&self, ids: &[u32], special: SpecialTokens) -> Result<String> {
         let skip = special == SpecialTokens::Skip;
         Ok(self.inner.decode(ids, skip).map_err(Self::failed)?)
+    }
+
+    /// A token by itself, for a reader: its text, or its name in the vocabulary where the text alone would lose something, which is
+    /// a SentencePiece token's space (`▁`) or part of a character.
+    pub fn piece(&self, id: u32) -> Result<String> {
+        let text = self.decode(&[id], SpecialTokens::Keep)?;
+        let name = self.inner.id_to_token(id).filter(|name| name.contains('▁') || text.contains(char::REPLACEMENT_CHARACTER));
+        Ok(name.unwrap_or(text))
     }
 
     fn failed(cause: tokenizers::Error) -> ModelError {

@@ -167,6 +167,10 @@ impl Found {
             Some(folder) => dir.with_tokenizer(folder)?,
             None => dir,
         };
+        let dir = match &config.data.chat_template {
+            Some(file) => dir.with_chat_template(file)?,
+            None => dir,
+        };
         Ok(Base { dir, tokenizer: self.tokenizer })
     }
 }

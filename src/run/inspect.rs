@@ -13,7 +13,6 @@ use crate::data::rows::Slot;
 use crate::data::{Batch, BatchBuilder, SkipReport};
 use crate::error::Result;
 use crate::io::TextTokenizer;
-use crate::io::tokenizer::SpecialTokens;
 use crate::ops::cross_entropy::IGNORE;
 use crate::report::table::Colour;
 use crate::units::format_count;
@@ -126,7 +125,7 @@ impl View<'_> {
         let mut out = String::new();
         for id in ids {
             out.push('|');
-            for c in self.tokenizer.decode(&[*id], SpecialTokens::Keep)?.chars() {
+            for c in self.tokenizer.piece(*id)?.chars() {
                 match c.is_control() {
                     true => out.extend(c.escape_default()),
                     false => out.push(c),

@@ -10,8 +10,8 @@ use crate::config::{ConfigError, Problem, RunConfig};
 use crate::data::corpus::tokens;
 use crate::data::synthetic::{STAGES, Stage, tokenizer_identity};
 use crate::data::{
-    Batch, BatchBuilder, CacheUse, ChatTokenizer, Columns, Corpus, CorpusOptions, DataError, Encode, Loss, MASKED, Packing,
-    Progress, Reading, RowOptions, RowSet, SkipReport, Sources, Specials, Split, SyntheticBuilder, cache_folder,
+    Batch, BatchBuilder, CacheUse, ChatTokenizer, Columns, Corpus, CorpusOptions, DataError, Encode, Format, Loss, MASKED,
+    Packing, Progress, Reading, RowOptions, RowSet, SkipReport, Sources, Specials, Split, SyntheticBuilder, cache_folder,
 };
 use crate::error::Result;
 use crate::io::TextTokenizer;
@@ -161,6 +161,8 @@ fn packing(config: &RunConfig, corpus: &Corpus) -> Result<Packing> {
             vec![cuts, packing]
         }
         false => vec![
+            (!matches!(data.reading.format, Format::Auto | Format::Text) && !data.eval.as_deref().is_some_and(is_jsonl))
+                .then(|| only_with("format", "rows of .jsonl files")),
             data.chat_template.is_some().then(|| only_with("chat_template", "conversations")),
             (data.loss == Some(Loss::Answers)).then(|| only_with("loss", "conversations")),
             data.long.is_some().then(|| only_with("long", "conversations")),
@@ -172,6 +174,10 @@ fn packing(config: &RunConfig, corpus: &Corpus) -> Result<Packing> {
         (true, true) => Ok(Packing::Whole(data.long.unwrap_or_default())),
         (true, false) => Ok(data.packing),
     }
+}
+
+fn is_jsonl(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("jsonl"))
 }
 
 /// Evaluation documents never share numbers with training documents, whatever the run's seed.

@@ -58,6 +58,40 @@ fn nulls_are_left_out_and_other_fields_kept() {
 }
 
 #[test]
+fn tools_are_a_list_of_objects() {
+    let with = |tools: Value| json!({"tools": tools, "messages": [say("user", "u")]}).to_string();
+    let tools = |tools| match &read(&with(tools), &Reading::default()).unwrap().0[..] {
+        [Example::Chat(chat)] => chat.tools.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((tools(json!([])), tools(Value::Null)), (None, None));
+    for (bad, what) in [
+        (json!("[{\"name\": \"f\"}]"), "field \"tools\" is a string, expected a list of objects"),
+        (json!({"name": "f"}), "field \"tools\" is an object, expected a list of objects"),
+        (json!([{"name": "f"}, "g"]), "field \"tools\" has a string in it, expected a list of objects"),
+    ] {
+        let error = read(&with(bad), &Reading::default()).unwrap_err().to_string();
+        assert!(error.starts_with("row 1 of ") && error.ends_with(what), "{error}");
+    }
+}
+
+#[test]
+fn a_weight_of_0_says_that_a_message_is_not_learned() {
+    let ignored = |row: Value| match &read(&row.to_string(), &Reading::default()).unwrap().0[..] {
+        [Example::Chat(chat)] => chat.ignored.iter().copied().collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    let answer = |weight: Value| json!({"role": "assistant", "content": "a", "weight": weight});
+    let row = |weight| json!({"messages": [say("user", "u"), answer(weight), say("user", "u"), answer(json!(1))]});
+    assert_eq!(ignored(row(json!(0))), [1]);
+    assert_eq!(ignored(row(json!(1.0))), [0; 0]);
+    let turns = json!([{"from": "human", "value": "u"}, {"from": "gpt", "value": "a", "weight": 0}]);
+    assert_eq!(ignored(json!({"system": "s", "conversations": turns})), [2], "the system's message counts");
+    let error = read(&row(json!(0.5)).to_string(), &Reading::default()).unwrap_err().to_string();
+    assert!(error.ends_with("message 2 has a \"weight\" of 0.5, expected 0 or 1"), "{error}");
+}
+
+#[test]
 fn an_alpaca_row_has_its_own_prompt_beside_messages() {
     let (examples, ..) =
         read(&json!({"instruction": "Add.", "input": "1 2", "output": "3"}).to_string(), &Reading::default()).unwrap();

@@ -2,6 +2,7 @@
 
 use ltrain::data::{ChatError, Conversation, Encode, Loss, MASKED};
 use ltrain::io::chat_template::Rendered;
+use ltrain::io::tokenizer::SpecialTokens;
 use ltrain::io::{ChatTemplate, TextTokenizer};
 use serde::Deserialize;
 use serde_json::Value;
@@ -34,7 +35,7 @@ impl Case {
         for message in &mut messages {
             message.as_object_mut().unwrap().retain(|_, value| !value.is_null());
         }
-        Conversation { messages, tools: self.tools.clone(), plain: None }
+        Conversation { messages, tools: self.tools.clone(), ..Conversation::default() }
     }
 }
 
@@ -101,6 +102,61 @@ fn answers_are_the_tokens_that_transformers_marks_with_and_without_tags() {
         });
         assert_eq!(Some(&all), case.ids.as_ref(), "{}: all of it is learned", case.title());
     }
+}
+
+#[test]
+fn tags_in_comments_and_raw_text_are_no_tags() {
+    let tokenizer = tokenizer("bytes");
+    let plain = template("chatml", false);
+    let quotes = "{# {% generation %} #}{% raw %}{% generation %}{% endraw %}{{ '{#' }}";
+    let messages = super::turns(&["q", "a"]);
+    let render = |source: &str| compiled(&tokenizer, source).render(&messages, None, false).unwrap();
+    let before = "{% generation %}{#";
+    let rendered = render(&format!("{quotes}{plain}"));
+    assert_eq!((rendered.text, rendered.answers), (format!("{before}{}", render(&plain).text), vec![]));
+    assert!(!compiled(&tokenizer, &format!("{quotes}{plain}")).marks_answers());
+    let rendered = render(&format!("{quotes}{}", template("chatml", true)));
+    assert_eq!(rendered.answers.iter().map(|bytes| &rendered.text[bytes.clone()]).collect::<Vec<_>>(), ["a<|im_end|>"]);
+}
+
+#[test]
+fn a_date_in_the_template_is_part_of_the_identity() {
+    let identity = |source: &str| with_template("bytes", source, Loss::Answers, |chat| chat.identity());
+    let plain = template("chatml", true);
+    assert!(!identity(&plain).contains("T00:00:00Z"));
+    let dated = identity(&format!("{{{{ strftime_now('%d %b %Y') }}}}{plain}"));
+    assert!(dated.ends_with("T00:00:00Z"), "{dated}");
+}
+
+#[test]
+fn answers_of_the_weight_0_are_masked_with_and_without_tags() {
+    for tags in [true, false] {
+        let ids = |ignored: &[usize]| {
+            let messages = super::turns(&["q", "first", "q", "second"]);
+            let conversation = Conversation { messages, ignored: ignored.iter().copied().collect(), ..Conversation::default() };
+            with_template("bytes", &template("chatml", tags), Loss::Answers, |chat| chat.conversation(&conversation).unwrap())
+        };
+        let learned = |ids: &[u32]| {
+            let ids: Vec<u32> = ids.iter().copied().filter(|id| id & MASKED == 0).collect();
+            tokenizer("bytes").decode(&ids, SpecialTokens::Keep).unwrap()
+        };
+        assert_eq!(learned(&ids(&[])), "first<|im_end|>second<|im_end|>", "tags {tags}");
+        assert_eq!(learned(&ids(&[1])), "second<|im_end|>", "tags {tags}");
+        assert_eq!(learned(&ids(&[1, 3])), "", "tags {tags}");
+    }
+}
+
+#[test]
+fn a_piece_is_shown_as_the_vocabulary_has_it_where_its_text_is_less() {
+    let pieces = |name: &str, text: &str| {
+        let tokenizer = tokenizer(name);
+        tokenizer.encode(text).unwrap().iter().map(|&id| tokenizer.piece(id).unwrap()).collect::<Vec<_>>()
+    };
+    let metaspace = pieces("metaspace", "the town is");
+    assert_eq!(metaspace.concat(), "▁the▁town▁is", "{metaspace:?}");
+    assert_eq!(pieces("bytes", "the town is").concat(), "the town is");
+    let half = pieces("bytes", "\u{1F600}");
+    assert!(half.len() > 1 && half.iter().all(|piece| !piece.contains('\u{FFFD}')), "{half:?}");
 }
 
 #[test]

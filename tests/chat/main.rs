@@ -57,5 +57,5 @@ fn turns(contents: &[&str]) -> Vec<Value> {
 }
 
 fn conversation(messages: &[Value]) -> Conversation {
-    Conversation { messages: messages.to_vec(), tools: None, plain: None }
+    Conversation { messages: messages.to_vec(), ..Conversation::default() }
 }

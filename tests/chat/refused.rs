@@ -85,7 +85,9 @@ fn without_a_template_the_flag_is_named() {
     assert_eq!(error.to_string(), "the tokenizer has no chat template");
     let e = error.explain();
     assert_eq!(e.code, "E343");
-    assert!(e.help.unwrap().contains("--chat-template FILE"));
+    let help = e.help.unwrap();
+    // Not every command that reads conversations has the flag.
+    assert!(help.contains("--chat-template FILE") && help.contains("chat_template.jinja beside the tokenizer"), "{help}");
 }
 
 #[test]
@@ -134,11 +136,78 @@ fn roles_and_tools_that_the_template_leaves_out_are_refused() {
     let calls = json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [1]}]});
     let (said, _) = refused(&[("a.jsonl", &[calls])], &template("chatml", true));
     assert!(said.ends_with("the chat template leaves out the tool calls of message 2"), "{said}");
+    let none = [json!({"role": "user", "content": "q"}), json!({"role": "assistant", "content": "a", "tool_calls": []})];
+    // No calls are no loss.
+    with_template("bytes", &template("qwen2", true), Loss::Answers, |chat| {
+        chat.conversation(&conversation(&none)).unwrap();
+    });
     // ChatML writes every role, so this one is no loss.
     with_template("bytes", &template("chatml", true), Loss::Answers, |chat| {
         let messages = tool["messages"].as_array().unwrap();
         chat.conversation(&conversation(messages)).unwrap();
     });
+}
+
+#[test]
+fn a_system_message_and_tools_that_are_only_spoken_of_are_refused() {
+    let system = json!({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]});
+    let ignores = "{# no tools, no tool_calls #}{% for m in messages if m.role != 'system' %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}\
+                   {% if add_generation_prompt %}assistant: {% endif %}";
+    let (said, e) = refused(&[("a.jsonl", &[system])], ignores);
+    assert!(said.ends_with("the chat template leaves out message 1 of the role \"system\""), "{said}");
+    assert_eq!(e.code, "E345");
+    let mut tools = row(&["q", "a"]);
+    tools["tools"] = json!([{"name": "f"}]);
+    let (said, _) = refused(&[("a.jsonl", &[tools])], ignores);
+    assert!(said.ends_with("the chat template leaves out the tools"), "{said}");
+    let calls = json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [1]}]});
+    let (said, _) = refused(&[("a.jsonl", &[calls])], ignores);
+    assert!(said.ends_with("the chat template leaves out the tool calls of message 2"), "{said}");
+}
+
+#[test]
+fn an_answer_with_nothing_before_it_names_its_message_and_the_ways_out() {
+    let source =
+        format!("{{% if not messages %}}{{{{ raise_exception('nobody speaks') }}}}{{% endif %}}{}", template("chatml", false));
+    let opens = json!({"messages": [{"role": "assistant", "content": "Hello."}, {"role": "user", "content": "q"}]});
+    let (said, e) = refused(&[("a.jsonl", &[opens])], &source);
+    assert!(said.contains("where the answer in message 1 begins cannot be told") && said.contains("nobody speaks"), "{said}");
+    assert_eq!(e.code, "E346");
+    assert!(e.help.unwrap().contains("--loss all"));
+}
+
+/// Marks nothing but answers that begin with an exclamation mark.
+const SHY: &str = "{% for m in messages %}{% if m.content.startswith('!') %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}\
+                   {% else %}{{ m.role }}: {{ m.content }}<|im_end|>{% endif %}{% endfor %}";
+
+#[test]
+fn blocks_that_were_not_written_are_no_reason_to_skip_a_row() {
+    let (said, e) = refused(&[("a.jsonl", &[row(&["q", "!a"]), row(&["q", "a"])])], SHY);
+    assert!(said.starts_with("row 2 of ") && said.contains("none of the answers stands in a {% generation %} block"), "{said}");
+    assert_eq!(e.code, "E349");
+    let ignored = json!({"messages": [
+        {"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0},
+        {"role": "user", "content": "q"}, {"role": "assistant", "content": "!a"},
+    ]});
+    let (said, _) = refused(&[("a.jsonl", &[ignored])], SHY);
+    assert!(said.ends_with("the chat template has 1 {% generation %} blocks for 2 answers"), "{said}");
+}
+
+#[test]
+fn a_template_that_is_not_text_is_refused_where_it_is_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::copy(chat_folder().join("bytes/tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
+    let file = dir.path().join("chat_template.jinja");
+    fs::write(&file, b"{{ messages }}\xff").unwrap();
+    let tokenizer = TextTokenizer::open(dir.path(), &config()).unwrap();
+    let chat = ChatTokenizer::new(&tokenizer, None, Loss::Answers).unwrap();
+    assert!(!chat.encode("town").unwrap().is_empty(), "text needs no template");
+    let found = chat.conversation(&conversation(&turns(&["q", "a"]))).unwrap_err();
+    let given = ChatTokenizer::new(&tokenizer, Some(&file), Loss::Answers).unwrap_err();
+    for (said, e) in [(found.to_string(), found.explain()), told(given)] {
+        assert!(said.contains("chat_template.jinja\" is not UTF-8"), "{said}");
+        assert_eq!(e.code, "E348");
+    }
 }
 
 #[test]

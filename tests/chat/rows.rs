@@ -150,7 +150,18 @@ fn where_nothing_fits_the_length_that_would_is_named() {
     assert_eq!(error.to_string(), "no conversation fits into a row of 32 tokens with something to learn; the longest has 46");
     let e = error.explain();
     assert_eq!((e.code, &e.facts[..]), ("E304", &["skipped: 2 longer than a row".to_string()][..]));
-    assert!(e.help.unwrap().starts_with("--seq-len 46 for this data"));
+    let help = e.help.unwrap();
+    assert!(help.starts_with("--seq-len 46 for this data") && help.contains("--long cut"), "{help}");
+    // What is cut already has no use for being cut.
+    let questions = self::corpus(&[(35, 5), (40, 3)]);
+    let help = row_set(&questions, Long::Cut).unwrap_err().explain().help.unwrap();
+    assert!(help.starts_with("--seq-len 44 for this data") && !help.contains("--long"), "{help}");
+    // The longest may have been held back.
+    let part = [DocPart { doc: 1, tokens: 0..44 }];
+    let options = RowOptions { seq_len: 32, span: 160, packing: Packing::Whole(Long::Skip) };
+    let longer = self::corpus(&[(90, 5), (40, 3)]);
+    let error = RowSet::new(longer, &part, options).unwrap_err();
+    assert!(error.to_string().ends_with("the longest has 44"), "{error}");
 }
 
 #[test]
@@ -162,7 +173,7 @@ fn conversations_without_an_answer_are_counted() {
 #[test]
 fn conversations_are_held_back_whole() {
     let many = corpus(LENGTHS);
-    for holdout in ["1%", "30%", "2"] {
+    for holdout in ["10%", "30%", "2"] {
         let split = Split::new(&many, holdout.parse::<Holdout>().unwrap(), 8).unwrap();
         assert!(!split.val.is_empty() && split.train.len() + split.val.len() == LENGTHS.len(), "{holdout}: {split:?}");
         let whole = |part: &DocPart| part.tokens == (0..many.doc(part.doc).len());
@@ -171,6 +182,18 @@ fn conversations_are_held_back_whole() {
     let one = corpus(&[(10, 5)]);
     let split = Split::new(&one, Holdout::default(), 8).unwrap();
     assert_eq!((split.train.len(), split.val.len()), (1, 0));
+}
+
+#[test]
+fn a_conversation_that_is_much_of_the_data_is_not_held_back_unasked() {
+    let split = |lengths: &[(usize, usize)], holdout: &str| Split::new(&corpus(lengths), holdout.parse().unwrap(), 8);
+    assert!(split(LENGTHS, "1%").unwrap().val.is_empty());
+    assert_eq!(split(LENGTHS, "1").unwrap().val.len(), 1);
+    // One of thirty is three percent.
+    assert_eq!(split(&[(10, 5); 30], "1%").unwrap().val.len(), 1);
+    let error = split(&[(10, 5)], "1").unwrap_err();
+    assert_eq!(error.to_string(), "--val 1: expected fewer than the 1 different documents of the data");
+    assert_eq!(error.explain().code, "E326");
 }
 
 #[test]

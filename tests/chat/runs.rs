@@ -80,6 +80,8 @@ fn every_format_trains_and_learns_its_answers() {
         let (first, last) = (losses[0], losses[losses.len() - 1]);
         assert!(first > 5.0 && last < first - 3.0, "{format}: {losses:?}");
         assert!(runs.at(format).join("merged/tokenizer.json").exists());
+        let exported = fs::read_to_string(runs.at(format).join("merged/chat_template.jinja")).ok();
+        assert_eq!(exported, (format != "text").then(|| template("llama3", false)), "{format}");
     }
 }
 
@@ -130,17 +132,27 @@ fn held_back_conversations_are_measured() {
     ));
     assert!(said.contains("report"), "{said}");
     let report: Value = serde_json::from_slice(&fs::read(runs.at("out/report.json")).unwrap()).unwrap();
-    assert!(report.to_string().contains("\"ppl\""), "{report}");
+    let records = report["evaluations"].as_array().unwrap();
+    assert_eq!(records.len(), 3, "base, base under the new rotation, after");
+    for record in records {
+        let lengths = record["perplexity"].as_array().unwrap();
+        assert!(!lengths.is_empty(), "{record}");
+        for at in lengths {
+            assert!(at["windows"].as_u64().unwrap() > 0 && at["ppl"].as_f64().unwrap().is_finite(), "{record}");
+        }
+    }
 }
 
 #[test]
 fn settings_that_do_nothing_are_refused() {
     let runs = folder();
     fs::write(runs.at("text.jsonl"), rows_of("text", 24)).unwrap();
+    fs::write(runs.at("text.txt"), "a small town by the sea ".repeat(200)).unwrap();
     fs::write(runs.at("chat.jsonl"), rows_of("messages", 24)).unwrap();
     for (words, key) in [
         ("--data text.jsonl --loss answers", "loss: has an effect only with conversations"),
         ("--data text.jsonl --long cut", "long: has an effect only with conversations"),
+        ("--data text.txt --format messages", "format: has an effect only with rows of .jsonl files"),
         ("--data text.jsonl --chat-template llama3.jinja", "chat_template: has an effect only with conversations"),
         ("--data chat.jsonl --chat-template llama3.jinja --no-pack", "no_pack: has an effect only with text"),
         ("--data synthetic:facts-64 --loss answers", "loss: has an effect only with files as --data"),

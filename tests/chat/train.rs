@@ -58,10 +58,14 @@ const CHATS: &[&[&str]] = &[
 ];
 
 fn corpus() -> Arc<Corpus> {
+    corpus_in("llama3", Loss::Answers)
+}
+
+fn corpus_in(name: &str, loss: Loss) -> Arc<Corpus> {
     let dir = tempfile::tempdir().unwrap();
     let rows: Vec<_> = CHATS.iter().map(|chat| json!({"messages": turns(chat)}).to_string()).collect();
     fs::write(dir.path().join("chat.jsonl"), rows.join("\n")).unwrap();
-    with_template("bytes", &template("llama3", false), Loss::Answers, |chat| {
+    with_template("bytes", &template(name, false), loss, |chat| {
         let options = CorpusOptions { reading: Reading::default(), specials: Specials::of(chat), cache: vec![dir.path().into()] };
         let sources = Sources::collect(&[dir.path().join("chat.jsonl")]).unwrap();
         Arc::new(Corpus::open(&sources, chat, &options, &|_| {}).unwrap())
@@ -170,10 +174,28 @@ fn packing_and_padding_change_no_gradient() {
 }
 
 #[test]
+fn the_side_of_a_conversation_depends_on_what_is_said_alone() {
+    let hashes = |corpus: &Corpus| (0..corpus.docs()).map(|doc| corpus.doc_hash(doc)).collect::<Vec<_>>();
+    let (answers, all) = (corpus(), corpus_in("chatml", Loss::All));
+    assert_ne!(answers.doc(0), all.doc(0));
+    assert_eq!(hashes(&answers), hashes(&all));
+    let different: std::collections::BTreeSet<_> = hashes(&answers).into_iter().collect();
+    assert_eq!(different.len(), CHATS.len());
+}
+
+#[test]
 fn what_users_say_has_no_loss() {
     let corpus = corpus();
     let model = model(&Cpu);
     let doc = corpus.doc(1);
+    let masked = |id: &u32| id & ltrain::data::MASKED != 0;
+    let losses = nll(&Cpu, &model, &Batch::contiguous(&[doc]));
+    // The loss of a token stands where the one before it is.
+    for (place, (loss, next)) in losses.iter().zip(&doc[1..]).enumerate() {
+        assert_eq!(*loss > 0.0, !masked(next), "place {place}: {loss}");
+    }
+    assert_eq!(losses[doc.len() - 1], 0.0, "nothing follows the last token");
+    assert!(doc.iter().any(masked) && !doc.iter().all(masked));
     let (_, grads) = step(&Cpu, &model, &[Batch::contiguous(&[doc])]);
     // With all of it learned the step is another one.
     let all: Vec<u32> = doc.iter().map(|id| id & !ltrain::data::MASKED).collect();
