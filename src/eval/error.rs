@@ -54,18 +54,6 @@ pub enum EvalError {
         /// Its name.
         dataset: String,
     },
-    /// A length that hardly holds more than an answer.
-    #[error(
-        "evaluation: an answer of {dataset} takes {answer} tokens, which leaves too little of a length of {length} for its prompt"
-    )]
-    LittleRoom {
-        /// The dataset.
-        dataset: String,
-        /// Most tokens of an answer.
-        answer: usize,
-        /// Tokens there are.
-        length: usize,
-    },
     /// A file of questions or text that is none.
     #[error("could not read {path:?} as {expected}: {cause}")]
     File {
@@ -111,7 +99,6 @@ impl Explain for EvalError {
             Self::NotEnglish { .. } => {
                 Explanation::new("E226").help("measure --tasks ppl,passkey,niah on this model, or take one that reads English")
             }
-            Self::LittleRoom { .. } => Explanation::new("E227").help("ask for longer prompts with --at"),
             Self::Chinese { .. } => {
                 Explanation::new("E335").help("leave this file out; the English sets and those of code are known")
             }

@@ -16,11 +16,26 @@ pub enum Haystack {
 }
 
 impl Haystack {
-    /// The sentences of a text, whitespace made single spaces; `None` when there is none.
-    pub fn of_text(text: &str) -> Option<Self> {
-        let plain = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let sentences: Vec<String> = sentences(&plain).map(str::to_owned).collect();
-        (!sentences.is_empty()).then_some(Self::Text(sentences))
+    /// The sentences of a text, whitespace made single spaces. What is too long for a sentence is cut at its line breaks.
+    ///
+    /// # Errors
+    /// Why it is no haystack: it is empty, or something in it has neither sentences nor lines, and no needle could stand there.
+    pub fn of_text(text: &str) -> Result<Self, String> {
+        let lines = |sentence: &'_ str| match sentence.len() > LONG {
+            true => sentence.lines().map(single_spaces).collect(),
+            false => vec![single_spaces(sentence)],
+        };
+        let cut: Vec<String> = sentences(text).flat_map(lines).filter(|sentence| !sentence.is_empty()).collect();
+        match cut.iter().max_by_key(|sentence| sentence.len()) {
+            None => Err("it is empty".into()),
+            Some(longest) if longest.len() > LONGEST => {
+                let (bytes, begin) = (longest.len(), longest.chars().take(40).collect::<String>());
+                Err(format!(
+                    "{bytes} bytes from {begin:?} on have no end of a sentence and no line break, so no needle can stand there"
+                ))
+            }
+            Some(_) => Ok(Self::Text(cut)),
+        }
     }
 
     /// Sentence `i` of the text number `index`. Texts of our own differ; a user's text is always the same.
@@ -31,36 +46,49 @@ impl Haystack {
         }
     }
 
-    /// At least `bytes` bytes of text number `index`, in whole sentences with a space between them.
-    pub fn text(&self, index: u64, bytes: usize) -> String {
-        let mut text = String::with_capacity(bytes + 256);
-        for i in 0.. {
-            if text.len() >= bytes {
-                break;
-            }
-            if i > 0 {
-                text.push(' ');
-            }
-            text += &self.sentence(index, i);
-        }
-        text
+    /// The sentences of text number `index` that take `bytes` bytes with a space behind each.
+    pub fn sentences(&self, index: u64, bytes: usize) -> Vec<String> {
+        let mut left = bytes;
+        let fits = |sentence: &String| {
+            let begins = left > 0;
+            left = left.saturating_sub(sentence.len() + 1);
+            begins
+        };
+        (0..).map(|i| self.sentence(index, i)).take_while(fits).collect()
     }
 }
 
-/// Cuts text behind every `.`, `!` or `?` that a space follows; the last piece may be unfinished.
-pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
+/// Bytes from which a sentence is rather lines without full stops.
+const LONG: usize = 600;
+/// Bytes that no sentence has: a needle could stand at a few depths only.
+const LONGEST: usize = 4000;
+
+/// Cuts text behind every `.`, `!` or `?` that whitespace follows, and behind every `。`, `！` and `？`; the last piece may be
+/// unfinished.
+fn sentences(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        rest = rest.trim_start_matches(' ');
+        rest = rest.trim_start();
         if rest.is_empty() {
             return None;
         }
-        let ends = |(at, c): (usize, char)| (matches!(c, '.' | '!' | '?') && rest[at + 1..].starts_with(' ')).then_some(at + 1);
+        let ends = |(at, c): (usize, char)| {
+            let end = at + c.len_utf8();
+            let ended = match c {
+                '.' | '!' | '?' => rest[end..].starts_with(char::is_whitespace),
+                _ => matches!(c, '。' | '！' | '？'),
+            };
+            ended.then_some(end)
+        };
         let end = rest.char_indices().find_map(ends).unwrap_or(rest.len());
         let (sentence, after) = rest.split_at(end);
         rest = after;
         Some(sentence)
     })
+}
+
+fn single_spaces(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn sentence(rng: &mut Rng) -> String {
@@ -92,9 +120,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_word_is_in_two_lists() {
+    fn no_word_is_in_another_one_or_in_two_lists() {
         let all: Vec<_> = [ADJECTIVES, NOUNS, VERBS].concat();
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
+        for word in &all {
+            assert_eq!(all.iter().filter(|other| other.contains(word)).collect::<Vec<_>>(), [word]);
+        }
         assert!(all.iter().all(|w| w.bytes().all(|b| b.is_ascii_lowercase())));
     }
 
@@ -123,7 +154,23 @@ mod tests {
     #[test]
     fn a_text_repeats_when_it_ends() {
         let hay = Haystack::of_text("One\n two.  Three.").unwrap();
-        assert_eq!(hay.text(5, 20), "One two. Three. One two.");
-        assert_eq!(Haystack::of_text(" \n"), None);
+        assert_eq!(hay.sentences(5, 16), ["One two.", "Three."]);
+        assert_eq!(hay.sentences(5, 17), ["One two.", "Three.", "One two."]);
+        assert!(Haystack::of_text(" \n").unwrap_err().contains("empty"));
+    }
+
+    #[test]
+    fn texts_without_full_stops_are_cut_at_their_lines_or_refused() {
+        let cut = |text: &str| match Haystack::of_text(text).unwrap() {
+            Haystack::Text(sentences) => sentences,
+            Haystack::Own { .. } => unreachable!(),
+        };
+        assert_eq!(cut("一。二！三？四"), ["一。", "二！", "三？", "四"]);
+        assert_eq!(cut("One\nsentence.\nTwo."), ["One sentence.", "Two."], "a wrapped line is no end");
+        let lines = "some words of a line\n".repeat(500);
+        assert_eq!(cut(&lines), ["some words of a line"; 500]);
+        let endless = format!("Well. {}", "no end ".repeat(1000));
+        let reason = Haystack::of_text(&endless).unwrap_err();
+        assert!(reason.contains("6999 bytes from \"no end no end"), "{reason}");
     }
 }

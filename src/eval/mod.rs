@@ -98,10 +98,10 @@ pub enum EvalProgress {
         /// Tokens of the longest document.
         longest: usize,
     },
-    /// No question fits this length; its column of the grid stays empty.
+    /// No question fits this length: its column of the grid stays empty, and it is no part of an average.
     PromptTooLong {
         /// The task.
-        task: &'static str,
+        task: String,
         /// The context length.
         length: usize,
         /// Tokens a question takes.
@@ -237,7 +237,7 @@ impl Evaluation<'_> {
         let mut answer = |questions: &[Question]| passkey::answers(self.kernels, model, questions);
         let mut news = |news| match news {
             CellNews::Tokens { tokens, length } => meter.advance(tokens, length),
-            CellNews::TooShort { length, needs } => meter.tell(EvalProgress::PromptTooLong { task, length, needs }),
+            CellNews::TooShort { length, needs } => meter.tell(EvalProgress::PromptTooLong { task: task.into(), length, needs }),
         };
         passkey::grid(plan, &mut answer, self.stop, &mut news)
     }

@@ -70,10 +70,10 @@ impl Parts {
 
 impl Questions for Needles<'_> {
     fn shortest(&self) -> Result<usize> {
-        /// Keys differ in length by less than this, each way.
+        /// Keys differ in length by less than this, each way. Every needle has one, and so have question and answer.
         const SPREAD: usize = 16;
         let parts = self.parts(&mut Rng::at(0, Stream::Eval, 0))?;
-        Ok(parts.tokens() + SPREAD * (self.distractors + 2))
+        Ok(parts.tokens() + SPREAD * (self.distractors + 3))
     }
 
     fn ask(&self, length: usize, depth: f64, seed: u64, index: u64) -> Result<Question> {

@@ -7,7 +7,6 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::score::mean_and_error;
 use super::{EvalError, batches, stopped};
 use crate::backend::Kernels;
 use crate::data::Batch;
@@ -65,15 +64,16 @@ pub struct Losses {
     /// Windows added.
     pub windows: u64,
     buckets: Vec<(f64, u64)>,
-    /// Mean loss of each window.
-    means: Vec<f64>,
+    /// Mean loss of each window, and its tokens.
+    means: Vec<(f64, u64)>,
 }
 
 impl Losses {
     /// Adds one window: `nll[i]` is the loss of predicting its token `first + i`; `first` is at least 1.
     pub fn add(&mut self, first: usize, nll: &[f32]) {
         self.windows += 1;
-        self.means.push(nll.iter().map(|&nll| f64::from(nll)).sum::<f64>() / nll.len() as f64);
+        let mean = nll.iter().map(|&nll| f64::from(nll)).sum::<f64>() / nll.len() as f64;
+        self.means.push((mean, nll.len() as u64));
         for (place, &nll) in (first..).zip(nll) {
             let bucket = place.ilog2() as usize;
             if bucket >= self.buckets.len() {
@@ -98,8 +98,15 @@ impl Losses {
     /// The result at one context length.
     pub fn score(&self, length: usize) -> LengthScore {
         let nll = self.mean();
-        let (_, error) = mean_and_error(&self.means);
-        LengthScore { length, ppl: nll.exp(), nll, error, tokens: self.tokens(), windows: self.windows }
+        LengthScore { length, ppl: nll.exp(), nll, error: self.error(), tokens: self.tokens(), windows: self.windows }
+    }
+
+    /// Standard error of the mean over windows, each of which weighs as many tokens as it scores, as in the mean; NaN for fewer
+    /// than two. Where all score equally many it is the sample's deviation by `√n`.
+    fn error(&self) -> f64 {
+        let (mean, tokens, n) = (self.mean(), self.tokens() as f64, self.means.len() as f64);
+        let part = |&(window, scored): &(f64, u64)| (scored as f64 / tokens * (window - mean)).powi(2);
+        (n / (n - 1.0) * self.means.iter().map(part).sum::<f64>()).sqrt()
     }
 
     /// Loss by position in windows of `length` tokens, empty buckets left out.
@@ -149,4 +156,22 @@ fn nll(kernels: &dyn Kernels, model: &Llama, rows: &[&[u32]]) -> Result<Vec<f32>
     let mut tape = Tape::inference(kernels);
     let (_, nll) = model.loss(&mut tape, &batch, Recompute::Nothing, 1.0)?;
     Ok(nll.to_host_f32()?.as_f32()?.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_weighs_windows_as_the_mean_does() {
+        let error = |windows: &[&[f32]]| {
+            let mut losses = Losses::default();
+            windows.iter().for_each(|nll| losses.add(1, nll));
+            losses.score(8).error
+        };
+        // By Python: statistics.stdev([1.5, 3, 2]) / 3**0.5, and the weighted sum with numpy.
+        assert!((error(&[&[1.0, 2.0], &[3.0, 3.0], &[2.0, 2.0]]) - 0.440_958_551_844_098_5).abs() < 1e-12);
+        assert!((error(&[&[1.0, 2.0, 1.5, 1.5], &[3.0], &[2.0, 2.0]]) - 0.323_969_548_293_623_23).abs() < 1e-12);
+        assert!(error(&[&[1.0, 2.0]]).is_nan());
+    }
 }

@@ -4,14 +4,14 @@ use rayon::prelude::*;
 
 use super::generated::{Prompt, Writer};
 use super::longbench::{Questionnaire, prompt_tokens};
-use super::ruler::{RulerTask, Sample};
+use super::ruler::RulerTask;
 use super::score::mean_and_error;
-use super::{EvalError, EvalProgress, Evaluation, LongBenchPlan, Meter, RulerPlan};
+use super::{EvalError, EvalProgress, Evaluation, LongBenchPlan, Meter, RulerPlan, stopped};
 use crate::error::{Error, Result};
 use crate::model::Llama;
 use crate::report::record::TaskScore;
 
-/// Samples that are made at once, on all cores, before the model reads them: bounds the host's memory.
+/// Samples that are made at once, on all cores: bounds how long a stop takes.
 const AT_ONCE: usize = 32;
 
 /// Scores of one task at one length.
@@ -50,7 +50,7 @@ impl Evaluation<'_> {
                     Ok(Some(scores)) => all.push(scores.record(task.name(), "", length)),
                     Ok(None) => return Ok(None),
                     Err(Error::Eval(EvalError::NoRoom { task, needs, length })) => {
-                        meter.tell(EvalProgress::PromptTooLong { task, length, needs });
+                        meter.tell(EvalProgress::PromptTooLong { task: task.into(), length, needs });
                         meter.advance((length * plan.samples) as u64, length);
                     }
                     Err(error) => return Err(error),
@@ -60,12 +60,18 @@ impl Evaluation<'_> {
         Ok(Some(all))
     }
 
-    /// LongBench's datasets, by length and then by dataset. `None` when stopped.
+    /// LongBench's datasets, by length and then by dataset. `None` when stopped. A dataset whose answers hardly fit a length is told
+    /// and left out.
     pub(super) fn longbench(&self, model: &Llama, plan: &LongBenchPlan, meter: &mut Meter) -> Result<Option<Vec<TaskScore>>> {
         let writer = self.writer(model, plan.language);
         let mut all = Vec::new();
         for &length in &plan.lengths {
             for set in plan.sets {
+                if length < set.shortest() {
+                    meter.tell(EvalProgress::PromptTooLong { task: set.name.clone(), length, needs: set.shortest() });
+                    meter.advance((length * set.rows.len()) as u64, length);
+                    continue;
+                }
                 let Some(scores) = questionnaire(&writer, set, length, meter)? else { return Ok(None) };
                 all.push(scores.record(&set.name, set.category.name(), length));
             }
@@ -74,29 +80,38 @@ impl Evaluation<'_> {
     }
 }
 
+/// All samples are made before the first is answered, so a task without room has no score at all, and never one over the samples
+/// that happened to fit.
 fn ruler_task(writer: &Writer, plan: &RulerPlan, task: RulerTask, length: usize, meter: &mut Meter) -> Result<Option<Scores>> {
     let (most, rule) = (task.answer_tokens(), task.rule());
-    let source = plan.source;
-    let numbers: Vec<u64> = (0..plan.samples as u64).collect();
+    let Some(samples) = samples(writer, plan, task, length)? else { return Ok(None) };
     let mut scores = Scores::default();
-    for numbers in numbers.chunks(AT_ONCE) {
-        let samples: Vec<Sample> = numbers.par_iter().map(|&i| source.sample(task, length, i)).collect::<Result<_>>()?;
-        for sample in &samples {
-            let prompt = Prompt { tokens: &sample.tokens, most, rule: &rule, answers: &sample.answers };
-            let Some(score) = writer.score(&prompt)? else { return Ok(None) };
-            scores.add(score, sample.tokens.len() + most);
-            meter.advance(length as u64, length);
-        }
+    for (tokens, answers) in &samples {
+        let prompt = Prompt { tokens, most, rule: &rule, answers };
+        let Some(score) = writer.score(&prompt)? else { return Ok(None) };
+        scores.add(score, tokens.len() + most);
+        meter.advance(length as u64, length);
     }
     Ok(Some(scores))
 }
 
+/// Tokens and answers of all samples; their texts are not kept. `None` when stopped.
+fn samples(writer: &Writer, plan: &RulerPlan, task: RulerTask, length: usize) -> Result<Option<Vec<(Vec<u32>, Vec<String>)>>> {
+    let make = |&index: &u64| plan.source.sample(task, length, index).map(|sample| (sample.tokens, sample.answers));
+    let numbers: Vec<u64> = (0..plan.samples as u64).collect();
+    let mut all = Vec::with_capacity(numbers.len());
+    for numbers in numbers.chunks(AT_ONCE) {
+        if stopped(writer.stop) {
+            return Ok(None);
+        }
+        all.extend(numbers.par_iter().map(make).collect::<Result<Vec<_>>>()?);
+    }
+    Ok(Some(all))
+}
+
 fn questionnaire(writer: &Writer, set: &Questionnaire, length: usize, meter: &mut Meter) -> Result<Option<Scores>> {
     let most = set.answer_tokens;
-    let room = length.saturating_sub(most);
-    if room < most.min(64) {
-        return Err(EvalError::LittleRoom { dataset: set.name.clone(), answer: most, length }.into());
-    }
+    let room = length - most;
     let mut scores = Scores::default();
     for row in &set.rows {
         let tokens = prompt_tokens(writer.language, &row.prompt, room)?;

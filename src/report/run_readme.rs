@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::load;
 use super::record::RunRecord;
 use super::table::{Comparison, markdown_text};
 use super::text;
 use super::verdict::Verdict;
+use super::{load, tasks};
 use crate::units::format_count;
 
 /// The card.
@@ -59,9 +59,14 @@ fn results(out: &mut String, run: &RunRecord) {
     }
     let _ = writeln!(
         out,
-        "## Results\n\nPerplexity by context length (lower is better), passkeys found (higher is better), and the change \
-         of perplexity within the original context.\n\n{table}"
+        "## Results\n\nBy context length: perplexity (lower is better), keys found among filler (passkey) and among other needles (niah), \
+         scores of RULER's tasks (higher is better), and the change of perplexity within the original context; those that were \
+         measured.\n\n{table}"
     );
+    for note in tasks::notes(&run.evaluations) {
+        let _ = writeln!(out, "- {}", markdown_text(&note));
+    }
+    out.push('\n');
 }
 
 fn made(out: &mut String, run: &RunRecord) {

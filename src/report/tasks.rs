@@ -129,13 +129,13 @@ pub fn notes(evaluations: &[EvalRecord]) -> Vec<String> {
     }
     let of = |scores: fn(&EvalRecord) -> &[TaskScore]| evaluations.iter().flat_map(scores).map(|s| s.samples);
     if let Some(samples) = span(of(|e| &e.ruler)) {
-        let mut tasks: Vec<&str> = evaluations.iter().flat_map(|e| &e.ruler).map(|s| s.task.as_str()).collect();
-        tasks.sort_unstable();
-        tasks.dedup();
+        let averaged =
+            |e: &EvalRecord, length| e.ruler.iter().filter(|s| s.length == length && s.score.is_finite()).count() as u64;
+        let tasks: Vec<u64> = evaluations.iter().flat_map(|e| e.ruler.iter().map(|s| averaged(e, s.length))).collect();
         notes.push(format!(
             "RULER: {samples} samples per task and length, ± standard error; averages over {} of 13 tasks; effective is the largest \
              length with an average of {} or more",
-            tasks.len(),
+            span(tasks.into_iter()).unwrap_or_default(),
             text::score(Some(EFFECTIVE))
         ));
     }

@@ -16,9 +16,13 @@ use crate::cli::EvalArgs;
 use crate::config::choices::{Progress, Task};
 use crate::config::text::{List, ModelSource};
 use crate::config::{ConfigError, Problem, defaults};
+use crate::data::Columns;
+use crate::data::Encode;
 use crate::error::Result;
 use crate::eval::Subject;
+use crate::io::ModelDir;
 use crate::io::atomic::write_bytes_atomically;
+use crate::io::tokenizer::TOKENIZER;
 use crate::model::rope::RopeKind;
 use crate::model::{ModelConfig, RopeConfig};
 use crate::report::record::{EvalRecord, Role};
@@ -36,11 +40,19 @@ fn check(args: &EvalArgs) -> Result<()> {
     let ruler = args.tasks.0.iter().any(|task| matches!(task, Task::Ruler | Task::One(_)));
     let (niah, longbench) = (has(&[Task::Niah]), has(&[Task::LongBench]));
     let one = |name: &str| args.tasks.0.iter().any(|task| *task == Task::Ruler || task.to_string() == name);
+    let essay =
+        args.tasks.0.iter().any(|task| matches!(task, Task::Ruler) || matches!(task, Task::One(one) if one.reads_essay()));
+    let (ppl, passkey) = (has(&[Task::Ppl]), has(&[Task::Passkey]));
     let unread = [
+        ("data", args.data.is_some() && !ppl, "ppl"),
+        ("columns", args.columns != Columns::default() && !ppl, "ppl"),
+        ("stride", args.stride.is_some() && !ppl, "ppl"),
+        ("windows", args.windows != defaults::WINDOWS && !ppl, "ppl"),
+        ("passkey_samples", args.passkey_samples != defaults::PASSKEY_SAMPLES && !passkey, "passkey"),
         ("samples", args.samples.is_some() && !(niah || ruler || longbench), "niah, ruler or longbench"),
-        ("depths", args.depths.is_some() && !has(&[Task::Passkey, Task::Niah]), "passkey or niah"),
+        ("depths", args.depths.is_some() && !(passkey || niah), "passkey or niah"),
         ("distractors", args.distractors.is_some() && !niah, "niah"),
-        ("haystack", args.haystack.is_some() && !(niah || ruler), "niah or ruler"),
+        ("haystack", args.haystack.is_some() && !(niah || essay), "niah, ruler or one of RULER's tasks in an essay"),
         ("squad", args.squad.is_some() && !one("qa_1"), "ruler or qa_1"),
         ("hotpotqa", args.hotpotqa.is_some() && !one("qa_2"), "ruler or qa_2"),
         ("longbench", !args.longbench.is_empty() && !longbench, "longbench"),
@@ -86,7 +98,11 @@ pub fn eval(args: &EvalArgs, place: &Place, kernels: &dyn Kernels) -> Result<End
     ui.say(&format!("device  {place}"));
     let base = Base::open(&args.model, args.tokenizer.as_deref())?;
     let against = match &args.against {
-        Some(source) => Some((source, open_dir(source)?)),
+        Some(source) => {
+            let dir = open_dir(source)?;
+            comparable(args, &base, &dir)?;
+            Some((source, dir))
+        }
         None => None,
     };
     let model = adapted(&base.dir, args.adapter.as_deref(), kernels)?;
@@ -123,15 +139,45 @@ pub fn eval(args: &EvalArgs, place: &Place, kernels: &dyn Kernels) -> Result<End
             ropes.iter().map(|rope| subject(format!("{} · {rope}", short_name(&args.model)), Role::Other, rope)).collect()
         }
     };
-    // It is gone before the other one comes: there may be no room for two.
-    let Some(mut records) = measure.run_all(model, &subjects)? else { return Ok(Ending::Stopped) };
-    if let Some((source, dir)) = &against {
+    let mut records = Vec::new();
+    let all = || -> Result<Ending> {
+        // It is gone before the other one comes: there may be no room for two.
+        if !measure.run_all(model, &subjects, &mut |record| records.push(record))? {
+            return Ok(Ending::Stopped);
+        }
+        let Some((source, dir)) = &against else { return Ok(Ending::Finished) };
         let subject = subject(source.to_string(), Role::Before, &dir.config().rope);
-        let Some(before) = measure.run_all(load_on(dir, kernels)?, &[subject])? else { return Ok(Ending::Stopped) };
-        records.splice(..0, before);
+        match measure.run_all(load_on(dir, kernels)?, &[subject], &mut |before| records.insert(0, before))? {
+            true => Ok(Ending::Finished),
+            false => Ok(Ending::Stopped),
+        }
+    };
+    let ending = all();
+    // What was finished before a stop or an error took its time and stays true.
+    let shown = if records.is_empty() { Ok(()) } else { show(args, &records, short) };
+    let ending = ending?;
+    shown.map(|()| ending)
+}
+
+/// Losses per token and questions of one length are comparable with one tokenizer only. A base without one is read with the model's,
+/// and `--tokenizer` is the user's word that both have it.
+fn comparable(args: &EvalArgs, base: &Base, against: &ModelDir) -> Result<()> {
+    if args.tokenizer.is_some() || !against.tokenizer_files().has(TOKENIZER) {
+        return Ok(());
     }
-    show(args, &records, short)?;
-    Ok(Ending::Finished)
+    if against.tokenizer()?.identity() == base.tokenizer.identity() {
+        return Ok(());
+    }
+    let problem = Problem::new(
+        "against",
+        format!(
+            "{} has another tokenizer than {}, so no number of one compares with the other's",
+            args.against.as_ref().map_or_else(String::new, ToString::to_string),
+            args.model
+        ),
+    )
+    .help("measure each by itself; if their tokens are the same after all, name the tokenizer of both with --tokenizer DIR");
+    Err(ConfigError::Problems(vec![problem]).into())
 }
 
 /// The last part of a model's path: rows of a table differ in what follows.

@@ -110,9 +110,13 @@ impl<'a> Measure<'a> {
         Ok(record.map(|record| EvalRecord { device: self.device.to_owned(), seed: self.seed, ..record }))
     }
 
-    /// Measures all subjects on one model, which is gone then. `None` when stopped.
-    pub fn run_all(&self, mut model: Llama, subjects: &[Subject]) -> Result<Option<Vec<EvalRecord>>> {
-        subjects.iter().map(|subject| self.run(&mut model, subject)).collect()
+    /// Measures all subjects on one model, which is gone then, and hands out each record as soon as it is there. False when stopped.
+    pub fn run_all(&self, mut model: Llama, subjects: &[Subject], finished: &mut dyn FnMut(EvalRecord)) -> Result<bool> {
+        for subject in subjects {
+            let Some(record) = self.run(&mut model, subject)? else { return Ok(false) };
+            finished(record);
+        }
+        Ok(true)
     }
 
     /// Measures a state in mid-training under `rope`: the loss at the longest length that the text holds and, with `retrieval`, how many

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::base::Base;
 use crate::config::RunConfig;
 use crate::config::choices::Task;
-use crate::config::defaults;
+use crate::config::{ConfigError, Problem, defaults};
 use crate::data::Encode;
 use crate::error::{IoContext, Result};
 use crate::eval::longbench::{self, Metric, Questionnaire};
@@ -71,14 +71,17 @@ impl Wanted {
         Some(PasskeyPlan { samples, seed: self.seed, depths: self.depths.clone(), ..plan })
     }
 
-    /// RULER's tasks, in its order. `ruler` stands for those that have what they need.
-    fn ruler(&self) -> Vec<RulerTask> {
-        let has_file = |task| match task {
+    fn has_file(&self, task: RulerTask) -> bool {
+        match task {
             RulerTask::Qa1 => self.squad.is_some(),
             RulerTask::Qa2 => self.hotpotqa.is_some(),
             _ => true,
-        };
-        let wanted = |task: &RulerTask| self.has(Task::One(*task)) || self.has(Task::Ruler) && has_file(*task);
+        }
+    }
+
+    /// RULER's tasks, in its order. `ruler` stands for those that have what they need.
+    fn ruler(&self) -> Vec<RulerTask> {
+        let wanted = |task: &RulerTask| self.has(Task::One(*task)) || self.has(Task::Ruler) && self.has_file(*task);
         RulerTask::ALL.iter().copied().filter(wanted).collect()
     }
 }
@@ -99,20 +102,28 @@ impl<'a> Material<'a> {
     /// Reads what is wanted for a model: its own language for the built-in one, English for all others.
     ///
     /// # Errors
-    /// A file that cannot be used; [`EvalError::NotEnglish`] for tasks in English and the built-in model's tokenizer.
+    /// A file that cannot be used, or would not be; [`EvalError::NotEnglish`] for tasks in English and the built-in model's tokenizer;
+    /// [`EvalError::NoQuestions`] for a task without its file.
     pub fn read(base: &'a Base, wanted: Wanted) -> Result<Self> {
         let tokenizer = &base.tokenizer;
         let speaks_synthetic = tokenizer.identity() == crate::data::synthetic::tokenizer_identity();
+        if speaks_synthetic && wanted.haystack.is_some() {
+            let reason = "needles of the built-in language stand in texts of its own: expected no haystack for this model";
+            return Err(ConfigError::Problems(vec![Problem::new("haystack", reason).help("leave it out")]).into());
+        }
         let in_english = (!wanted.ruler().is_empty()).then_some("RULER").or(wanted.has(Task::LongBench).then_some("LongBench"));
         if let (true, Some(what)) = (speaks_synthetic, in_english) {
             return Err(EvalError::NotEnglish { what }.into());
+        }
+        if let Some(&task) = wanted.ruler().iter().find(|task| !wanted.has_file(**task)) {
+            return Err(EvalError::NoQuestions { task: task.name() }.into());
         }
         let haystack = match &wanted.haystack {
             None => Haystack::Own { seed: wanted.seed },
             Some(path) => {
                 let text = std::fs::read_to_string(path).context("read", path)?;
-                let empty = || EvalError::File { path: path.clone(), expected: "text", cause: "it is empty".into() };
-                Haystack::of_text(&text).ok_or_else(empty)?
+                let refuse = |cause| EvalError::File { path: path.clone(), expected: "sentences", cause };
+                Haystack::of_text(&text).map_err(refuse)?
             }
         };
         let longest = wanted.lengths.iter().copied().max().unwrap_or(0);

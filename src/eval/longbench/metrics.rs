@@ -46,6 +46,19 @@ metrics! {
 }
 
 impl Metric {
+    /// Why no output can score against these answers; `None` where one can.
+    pub fn unscorable(self, answers: &[String], classes: &[String]) -> Option<&'static str> {
+        let any = |can: &dyn Fn(&String) -> bool| answers.iter().any(can);
+        match self {
+            Self::Classification if !any(&|answer| classes.contains(answer)) => Some("no answer is one of \"all_classes\""),
+            Self::Count if !any(&|a| !a.is_empty() && a.bytes().all(|b| b.is_ascii_digit())) => {
+                Some("no answer is a whole number")
+            }
+            Self::Retrieval if !any(&|answer| paragraph(answer).is_some()) => Some("no answer is \"Paragraph\" and a number"),
+            _ => None,
+        }
+    }
+
     /// From 0 to 1. `classes` are for [`Metric::Classification`].
     pub fn score(self, output: &str, answer: &str, classes: &[String]) -> f64 {
         match self {
@@ -186,6 +199,8 @@ fn edit_similarity(a: &str, b: &str) -> f64 {
     }
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let common = common_lengths(&a, &b)[a.len()][b.len()];
-    // Python rounds halves to even.
-    (200.0 * f64::from(common) / (a.len() + b.len()) as f64).round_ties_even() / 100.0
+    let total = (a.len() + b.len()) as f64;
+    // In the package's order, because a half of a percent is one there only where its numbers are exact. Python rounds it to even.
+    let ratio = 1.0 - (total - f64::from(2 * common)) / total;
+    (100.0 * ratio).round_ties_even() / 100.0
 }

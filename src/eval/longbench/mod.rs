@@ -81,7 +81,7 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// [`EvalError::Chinese`] for the sets that cannot be scored here, [`EvalError::File`] with the line's number for a line that is not a
-/// question.
+/// question, or one that no output can score at.
 pub fn read(files: &[PathBuf], other: Metric, most: usize) -> Result<Vec<Questionnaire>> {
     let mut all: Vec<Questionnaire> = Vec::new();
     for path in files {
@@ -99,7 +99,16 @@ pub fn read(files: &[PathBuf], other: Metric, most: usize) -> Result<Vec<Questio
             }
             any = true;
             let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            add(&mut all, line.dataset.clone().unwrap_or_else(stem), line, other, most)?;
+            let name = line.dataset.clone().unwrap_or_else(stem);
+            if datasets::is_chinese(&name) {
+                return Err(EvalError::Chinese { dataset: name }.into());
+            }
+            let dataset = *Dataset::find(&name).unwrap_or(&Dataset { metric: other, ..datasets::UNKNOWN });
+            let (metric, classes) = (dataset.metric, line.all_classes.as_deref().unwrap_or_default());
+            if let Some(reason) = metric.unscorable(&line.answers, classes) {
+                return Err(refuse(format!("line {}: nothing can score by {metric}: {reason}", at + 1)).into());
+            }
+            add(&mut all, name, dataset, line, most);
         }
         if !any {
             return Err(refuse("the file is empty".into()).into());
@@ -108,11 +117,7 @@ pub fn read(files: &[PathBuf], other: Metric, most: usize) -> Result<Vec<Questio
     Ok(all)
 }
 
-fn add(all: &mut Vec<Questionnaire>, name: String, line: Line, other: Metric, most: usize) -> Result<()> {
-    if datasets::is_chinese(&name) {
-        return Err(EvalError::Chinese { dataset: name }.into());
-    }
-    let dataset = *Dataset::find(&name).unwrap_or(&Dataset { metric: other, ..datasets::UNKNOWN });
+fn add(all: &mut Vec<Questionnaire>, name: String, dataset: Dataset, line: Line, most: usize) {
     let at = match all.iter().position(|q| q.name == name) {
         Some(at) => at,
         None => {
@@ -125,7 +130,13 @@ fn add(all: &mut Vec<Questionnaire>, name: String, line: Line, other: Metric, mo
         let rule = Rule::Best { metric: dataset.metric, classes: line.all_classes.unwrap_or_default(), counts: dataset.counts };
         all[at].rows.push(Row { prompt: dataset.prompt(&line.context, &line.input), answers: line.answers, rule });
     }
-    Ok(())
+}
+
+impl Questionnaire {
+    /// The fewest tokens of prompt and answer at which it is asked: a prompt cut to less says nothing.
+    pub fn shortest(&self) -> usize {
+        self.answer_tokens + self.answer_tokens.min(64)
+    }
 }
 
 /// The prompt in tokens, at most `most` of them: one that is longer loses its middle.

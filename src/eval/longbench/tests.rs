@@ -96,6 +96,13 @@ fn files_that_are_none_are_refused_with_their_line() {
         (&format!("{good}\n{{\"context\": 3, \"answers\": []}}"), "line 2"),
         (r#"{"context": "c", "answers": []}"#, "\"answers\" is empty"),
         (r#"{"answers": ["a"]}"#, "context"),
+        (r#"{"context": "c", "answers": ["a"], "dataset": "trec"}"#, "line 1: nothing can score by classification"),
+        (r#"{"context": "c", "answers": ["a"], "dataset": "trec", "all_classes": ["b"]}"#, "all_classes"),
+        (
+            &format!("{good}\n{{\"context\": \"c\", \"answers\": [\"three\"], \"dataset\": \"passage_count\"}}"),
+            "line 2: nothing can",
+        ),
+        (r#"{"context": "c", "answers": ["12"], "dataset": "passage_retrieval_en"}"#, "Paragraph"),
     ] {
         let (code, text) = refused(lines);
         assert_eq!(code, "E607", "{text}");

@@ -67,13 +67,14 @@ pub fn common<'a>(mut rng: Rng, budget: usize) -> Draft<'a> {
 }
 
 /// The three most frequent of invented words, whose counts fall with the square of their rank. The most frequent of all is `...`.
-pub fn frequent<'a>(mut rng: Rng, budget: usize) -> Draft<'a> {
+/// Their number follows from the whole length, as in the released code.
+pub fn frequent<'a>(mut rng: Rng, length: usize) -> Draft<'a> {
     /// Tokens per word of the vocabulary.
     const PER_WORD: usize = 50;
     /// The fewest words at which the fourth in rank stands more often than the fifth.
     const LEAST: usize = 80;
     let rng = &mut rng;
-    let vocabulary = Names::default().several(Name::Coded, (budget / PER_WORD).max(8), rng);
+    let vocabulary = Names::default().several(Name::Coded, (length / PER_WORD).max(8), rng);
     let answers = vocabulary[1..4].to_vec();
     let order = branch(rng);
     let write = move |size: usize| {
@@ -83,7 +84,7 @@ pub fn frequent<'a>(mut rng: Rng, budget: usize) -> Draft<'a> {
         order.shuffle(&mut text);
         frequent_text(&text.join(" "))
     };
-    Draft { sizes: LEAST..=budget * 2 + LEAST, write: Box::new(write), prefix: FREQUENT_PREFIX.into(), answers }
+    Draft { sizes: LEAST..=length * 2 + LEAST, write: Box::new(write), prefix: FREQUENT_PREFIX.into(), answers }
 }
 
 /// How often the word of this rank stands in a text of `size` words: the zeta distribution of exponent 2.

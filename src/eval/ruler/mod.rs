@@ -86,6 +86,11 @@ impl RulerTask {
         if self.reads_file() { Rule::Part } else { Rule::All }
     }
 
+    /// Whether it hides its needles in an essay.
+    pub fn reads_essay(self) -> bool {
+        needles::reads_essay(self)
+    }
+
     /// Whether it needs a file of questions.
     pub fn reads_file(self) -> bool {
         matches!(self, Self::Qa1 | Self::Qa2)
@@ -177,7 +182,7 @@ impl Source<'_> {
         Ok(match task {
             RulerTask::Vt => trace::draft(rng, self.encode, budget)?,
             RulerTask::Cwe => count::common(rng, budget),
-            RulerTask::Fwe => count::frequent(rng, budget),
+            RulerTask::Fwe => count::frequent(rng, budget + task.answer_tokens()),
             RulerTask::Qa1 | RulerTask::Qa2 => {
                 let set = if task == RulerTask::Qa1 { self.squad } else { self.hotpotqa };
                 let set = set.ok_or(EvalError::NoQuestions { task: task.name() })?;

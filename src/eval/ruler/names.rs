@@ -8,7 +8,7 @@ use crate::rng::Rng;
 /// What a key or a value looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Name {
-    /// `quiet-river`.
+    /// `quiet-river`; `gentle-quiet-river` where nearly all pairs are drawn.
     Words,
     /// Seven digits, the first not 0.
     Number,
@@ -27,12 +27,18 @@ pub struct Names(HashSet<String>);
 impl Names {
     /// A name that was not drawn before.
     pub fn draw(&mut self, name: Name, rng: &mut Rng) -> String {
-        loop {
-            let drawn = name.draw(rng);
+        /// Draws of names that are taken, after which few can be left.
+        const TRIES: usize = 64;
+        for tries in 0.. {
+            let mut drawn = name.draw(rng);
+            if tries >= TRIES && name == Name::Words {
+                drawn = format!("{}-{drawn}", of(ADJECTIVES, rng));
+            }
             if self.0.insert(drawn.clone()) {
                 return drawn;
             }
         }
+        unreachable!("names: there are more of every kind than a text can hold")
     }
 
     /// Several.
@@ -46,10 +52,7 @@ impl Name {
         let letters =
             |rng: &mut Rng, first: u8, count: usize| (0..count).map(|_| (first + rng.below(26) as u8) as char).collect();
         match self {
-            Self::Words => {
-                let of = |words: &[&'static str], rng: &mut Rng| words[rng.below(words.len() as u64) as usize];
-                format!("{}-{}", of(ADJECTIVES, rng), of(NOUNS, rng))
-            }
+            Self::Words => format!("{}-{}", of(ADJECTIVES, rng), of(NOUNS, rng)),
             Self::Number => rng.between(1_000_000, 9_999_999).to_string(),
             Self::Uuid => {
                 let bits = u128::from(rng.bits()) << 64 | u128::from(rng.bits());
@@ -64,10 +67,23 @@ impl Name {
     }
 }
 
+fn of(words: &[&'static str], rng: &mut Rng) -> &'static str {
+    words[rng.below(words.len() as u64) as usize]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::rng::Stream;
+
+    #[test]
+    fn words_never_run_out() {
+        let pairs = ADJECTIVES.len() * NOUNS.len();
+        let drawn = Names::default().several(Name::Words, pairs + 1000, &mut Rng::at(1, Stream::Eval, 0));
+        assert_eq!(drawn.iter().collect::<HashSet<_>>().len(), pairs + 1000);
+        assert!(drawn.iter().all(|name| (2..=3).contains(&name.split('-').count())));
+        assert!(drawn[..pairs / 2].iter().all(|name| name.split('-').count() == 2));
+    }
 
     #[test]
     fn names_look_as_they_should_and_differ() {

@@ -3,7 +3,7 @@
 use super::names::{Name, Names};
 use super::prompts::{Asked, NOISE, needle, niah, niah_prefix};
 use super::{Draft, RulerTask, cut, enough};
-use crate::eval::haystack::{Haystack, sentences};
+use crate::eval::haystack::Haystack;
 use crate::rng::Rng;
 
 /// Shares of the text where needles of essays may stand: 40 whole percents from 0 to 100.
@@ -40,6 +40,12 @@ fn kind(task: RulerTask) -> Kind {
         RulerTask::NiahMultiquery => Kind { keys: 4, queries: 4, ..single(Filler::Essay) },
         _ => single(Filler::Essay),
     }
+}
+
+/// Whether a task is one of needles in an essay.
+pub fn reads_essay(task: RulerTask) -> bool {
+    let others = [RulerTask::Vt, RulerTask::Cwe, RulerTask::Fwe, RulerTask::Qa1, RulerTask::Qa2];
+    !others.contains(&task) && matches!(kind(task).filler, Filler::Essay)
 }
 
 fn plural(value: Name) -> &'static str {
@@ -82,9 +88,9 @@ pub fn draft<'a>(task: RulerTask, mut rng: Rng, haystack: &Haystack, budget: usi
             (NOISE.len()..=enough(budget), Box::new(context))
         }
         Filler::Essay => {
-            let text = haystack.text(index, enough(budget));
+            let sentences = haystack.sentences(index, enough(budget));
             let places = Places::depths(needles.len(), rng);
-            let context = move |size: usize| places.insert(sentences(cut(&text, size)).collect(), &needles, " ");
+            let context = move |size: usize| places.insert(beginning(&sentences, size), &needles, " ");
             (LEAST..=enough(budget), Box::new(context))
         }
         Filler::Needles => {
@@ -98,6 +104,17 @@ pub fn draft<'a>(task: RulerTask, mut rng: Rng, haystack: &Haystack, budget: usi
     };
     let write = move |size: usize| niah(count, kind, &context(size), &query);
     Draft { sizes, write: Box::new(write), prefix, answers }
+}
+
+/// The sentences' first `bytes` bytes, with a space behind each sentence; the last one may be cut.
+fn beginning(sentences: &[String], bytes: usize) -> Vec<&str> {
+    let mut left = bytes;
+    let part = |sentence| {
+        let part = cut(sentence, left);
+        left = left.saturating_sub(part.len() + 1);
+        part
+    };
+    sentences.iter().map(String::as_str).map(part).take_while(|part| !part.is_empty()).collect()
 }
 
 /// The words of a question with one answer, for those who place its needles themselves.

@@ -1,6 +1,6 @@
 //! Questions about documents, from the files of SQuAD and HotpotQA.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -83,6 +83,12 @@ impl Shelf {
     }
 }
 
+/// Each number once, where it is first.
+fn distinct(numbers: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut seen = HashSet::new();
+    numbers.filter(|&number| seen.insert(number)).collect()
+}
+
 impl QaSet {
     /// Reads SQuAD's JSON, version 1.1 or 2.0. Questions that have no answer are left out.
     ///
@@ -95,7 +101,7 @@ impl QaSet {
             let numbers: Vec<usize> = article.paragraphs.iter().map(|p| shelf.number(p.context.clone())).collect();
             for (paragraph, &gold) in article.paragraphs.into_iter().zip(&numbers) {
                 for qa in paragraph.qas.into_iter().filter(|qa| !qa.is_impossible && !qa.answers.is_empty()) {
-                    let near = numbers.iter().copied().filter(|&n| n != gold).collect();
+                    let near = distinct(numbers.iter().copied().filter(|&n| n != gold));
                     let answers = qa.answers.into_iter().map(|a| a.text).collect();
                     questions.push(Question { text: qa.question, answers, gold: vec![gold], near });
                 }
@@ -112,7 +118,8 @@ impl QaSet {
         let file: Vec<HotpotQuestion> = parse(path, "HotpotQA's JSON: [{\"question\", \"answer\", \"context\"}]")?;
         let (mut shelf, mut questions) = (Shelf::default(), Vec::new());
         for q in file {
-            let gold = q.context.into_iter().map(|(title, text)| shelf.number(format!("{title}\n{}", text.concat()))).collect();
+            let gold = q.context.into_iter().map(|(title, text)| shelf.number(format!("{title}\n{}", text.concat())));
+            let gold = distinct(gold);
             questions.push(Question { text: q.question, answers: vec![q.answer], gold, near: Vec::new() });
         }
         Self { documents: shelf.documents, questions }.checked(path)

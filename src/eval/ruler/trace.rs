@@ -31,7 +31,7 @@ impl Chain {
         Self { variables, value, lines }
     }
 
-    /// The task's text over `lines` lines of filler, or `bytes` of them.
+    /// The task's text over the filler's lines.
     fn text(&self, filler: &str, places: &Places) -> String {
         trace(&places.insert(filler.split('\n').collect(), &self.lines, "\n"), &self.value)
     }
