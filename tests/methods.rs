@@ -124,3 +124,23 @@ fn longrecipe_runs_its_three_stages_and_skips_those_that_are_done() {
     let other = runs.run("longrecipe --replay-data synthetic:mixed-2048 --out run --weight search --model somewhere --data x");
     assert_eq!(other.status.code(), Some(3), "a search needs a text, and says so first");
 }
+
+/// A selection is known by its content: moving the file changes nothing, another content is another run.
+#[test]
+fn a_run_knows_its_selection() {
+    let runs = Runs::new();
+    let text: String = (0..400).map(|i| format!("the old river follows the road {} . ", i % 10)).collect();
+    fs::write(runs.at("book.txt"), text).unwrap();
+    runs.succeed("analyze --model builtin:tiny --against builtin:tiny --data book.txt --seq-len 64 --out a.json");
+    let words = |file: &str, steps: u32| {
+        format!("--method longrecipe --data book.txt --select {file} {SMALL} --target 512 --steps {steps} --eval none --out run")
+    };
+    runs.succeed(&words("a.json", 1));
+    fs::copy(runs.at("a.json"), runs.at("b.json")).unwrap();
+    runs.succeed(&words("b.json", 2));
+    let mut other = json(&runs, "a.json");
+    other["tokens"] = serde_json::json!([20]);
+    fs::write(runs.at("b.json"), other.to_string()).unwrap();
+    let refused = runs.run(&words("b.json", 3));
+    assert_eq!(refused.status.code(), Some(9), "{}", String::from_utf8_lossy(&refused.stderr));
+}

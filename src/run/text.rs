@@ -127,7 +127,12 @@ pub fn open(config: &RunConfig, tokenizer: &TextTokenizer, vocab: usize, progres
     }
     // A template says nothing about text.
     let identity = if corpus.conversations() { chat.identity() } else { tokenizer.identity() };
-    let hash = format!("{}-{identity}", sources.hash()?.to_hex());
+    let mut hash = format!("{}-{identity}", sources.hash()?.to_hex());
+    if config.positions.select.is_some() {
+        // The selection's content counts, not where it lies.
+        let marked: Vec<u8> = words.marked.iter().map(|&marked| marked.into()).collect();
+        hash += &format!("-{}", blake3::hash(&marked).to_hex());
+    }
     let rows = Rows::Corpus(BatchBuilder { rows: Arc::new(rows), method, seed, attention });
     Ok(RunText { rows, eval, summary, hash: blake3::hash(hash.as_bytes()).to_hex()[..16].to_string() })
 }
