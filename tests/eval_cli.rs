@@ -75,6 +75,52 @@ fn what_no_task_reads_is_refused_by_name() {
     assert!(here("--tasks nihah").contains("niah_single_1"), "the tasks are listed");
     assert!(here("--tasks niah --depths 120%").contains("0% to 100%"));
     assert!(here("--tasks longbench --longbench absent.jsonl").contains("E226"));
+    let text = here("--tasks niah --data x.txt --stride 8 --windows 2 --columns text=body --passkey-samples 3");
+    for key in ["data", "stride", "windows", "columns", "passkey_samples"] {
+        assert!(text.contains(&format!("{key}: none of the tasks reads it")), "{key} is missing in {text}");
+    }
+    assert!(here("--tasks vt,cwe,fwe,qa_1,niah_single_1 --haystack x.txt").contains("haystack: none of the tasks"));
+    assert!(here("--tasks niah --haystack x.txt").contains("stand in texts of its own"));
+}
+
+#[test]
+fn models_with_other_tokenizers_are_not_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/tiny");
+    for file in ["config.json", "model.safetensors", "tokenizer_config.json"] {
+        std::fs::copy(tiny.join(file), dir.path().join(file)).unwrap();
+    }
+    let words = "builtin:tiny --at 64 --tasks ppl --windows 1";
+    let compared = format!("{words} --against {}", dir.path().display());
+    stdout(&eval(dir.path(), &compared));
+    let changed = std::fs::read_to_string(tiny.join("tokenizer.json")).unwrap() + "\n";
+    std::fs::write(dir.path().join("tokenizer.json"), changed).unwrap();
+    let error = refused(dir.path(), &compared);
+    assert!(error.contains("has another tokenizer than builtin:tiny") && error.contains("--tokenizer DIR"), "{error}");
+    stdout(&eval(dir.path(), &format!("{compared} --tokenizer {}", tiny.display())));
+}
+
+#[test]
+fn finished_records_outlive_a_later_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/tiny");
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(tiny.join(file), dir.path().join(file)).unwrap();
+    }
+    // An embedding that is no number fails in the compared model, which is loaded last.
+    let mut weights = std::fs::read(tiny.join("model.safetensors")).unwrap();
+    let end = weights.len();
+    weights[end - 4..].copy_from_slice(&[0xff; 4]);
+    std::fs::write(dir.path().join("model.safetensors"), weights).unwrap();
+    let words = format!(
+        "builtin:tiny --at 64 --tasks ppl --windows 1 --rope keep,yarn --against {} --json out.json",
+        dir.path().display()
+    );
+    let output = eval(dir.path(), &words);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && text.contains("E3"), "{text}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("perplexity"), "the table is shown");
+    assert_eq!(json(dir.path().join("out.json")).as_array().unwrap().len(), 2, "both rotations were finished");
 }
 
 #[test]
@@ -89,10 +135,18 @@ fn rulers_tasks_run_on_a_real_model() {
     let names: Vec<_> = scores.as_array().unwrap().iter().map(|s| s["task"].as_str().unwrap()).collect();
     assert_eq!(names, ["niah_single_1", "fwe"], "vt needs more than 700 tokens");
     assert!(scores[0]["tokens"].as_f64().unwrap() >= 699.0 && scores[0]["tokens"].as_f64().unwrap() <= 700.0, "{scores}");
-    let error = refused(dir.path(), &format!("{model} --tasks qa_1 --at 700"));
-    assert!(error.contains("E225") && error.contains("--squad"), "{error}");
+    let output = eval(dir.path(), &format!("{model} --tasks niah,qa_1 --at 700"));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        error.contains("E225") && error.contains("--squad") && !error.contains("evaluate "),
+        "nothing is measured before: {error}"
+    );
+    assert!(!output.status.success() && output.stdout.is_empty());
     std::fs::write(dir.path().join("empty.txt"), " \n").unwrap();
-    assert!(refused(dir.path(), &format!("{model} --tasks vt --at 2k --haystack empty.txt")).contains("E607"));
+    let essay = format!("{model} --tasks niah_single_2 --at 2k --haystack");
+    assert!(refused(dir.path(), &format!("{essay} empty.txt")).contains("E607"));
+    std::fs::write(dir.path().join("endless.txt"), "no end ".repeat(1000)).unwrap();
+    assert!(refused(dir.path(), &format!("{essay} endless.txt")).contains("no line break"));
 }
 
 #[test]
@@ -118,6 +172,9 @@ fn longbench_files_run_on_a_real_model() {
     let scores = json(dir.path().join("out.json"))[0]["longbench"].clone();
     assert_eq!((scores[0]["samples"].as_u64(), scores[0]["tokens"].as_f64()), (Some(2), Some(256.0)), "cut to the length");
     assert_eq!(std::fs::read_to_string(dir.path().join("tables/longbench.csv")).unwrap().lines().count(), 3);
+    let output = eval(dir.path(), &words.replace("--at 256", "--at 96,256"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("skipped ours at 96: a question takes about 128 tokens"));
+    assert!(stdout(&output).contains("average of means"));
     let known = words.replace("--longbench sets ", "--longbench sets/a.jsonl ");
     assert!(refused(dir.path(), &known).contains("metric: every dataset"));
     std::fs::write(dir.path().join("sets/c.jsonl"), row("dureader")).unwrap();

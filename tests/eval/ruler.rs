@@ -174,7 +174,11 @@ fn prompts_are_the_released_ones() {
     assert!(several.contains("\nWhat are all the special magic numbers for ") && several.contains(", and "));
     assert!(several.ends_with(" mentioned in the provided text are"));
     let noise = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.\n";
-    assert!(text(RulerTask::NiahSingle1).contains(&[noise; 5].concat()) || count(&text(RulerTask::NiahSingle1), noise) > 40);
+    let lines = text(RulerTask::NiahSingle1);
+    let context = lines.split_once("afterwards.\n").unwrap().1.split("\nWhat is").next().unwrap();
+    let others: Vec<&str> = context.lines().filter(|line| !line.starts_with("One of the special")).collect();
+    let (cut, whole) = others.split_last().unwrap();
+    assert!(whole.len() > 20 && whole.iter().all(|line| *line == noise.trim_end()) && noise.starts_with(cut), "{context}");
     assert!(text(RulerTask::NiahSingle3).contains("I will quiz you about the uuid afterwards.\n"));
     assert!(text(RulerTask::Vt).ends_with(" they are: "));
     assert!(text(RulerTask::Cwe).ends_with("list? Answer: The top 10 words that appear most often in the list are:"));
@@ -264,8 +268,16 @@ fn frequent_words_rank_behind_the_dots() {
 
 #[test]
 fn an_oracle_scores_all_and_silence_nothing() {
-    for task in made() {
-        let sample = sample(task, 4096, 0);
+    let dir = tempfile::tempdir().unwrap();
+    let (squad, hotpotqa) = (dir.path().join("squad.json"), dir.path().join("hotpotqa.json"));
+    let paragraph =
+        r#"{"context": "Tea is hot.", "qas": [{"question": "How?", "answers": [{"text": "hot", "answer_start": 7}]}]}"#;
+    std::fs::write(&squad, format!(r#"{{"data": [{{"paragraphs": [{paragraph}]}}]}}"#)).unwrap();
+    std::fs::write(&hotpotqa, r#"[{"question": "Who?", "answer": "Ann", "context": [["T", ["Ann did."]]]}]"#).unwrap();
+    let (squad, hotpotqa) = (QaSet::squad(&squad).unwrap(), QaSet::hotpotqa(&hotpotqa).unwrap());
+    let source = Source { squad: Some(&squad), hotpotqa: Some(&hotpotqa), ..source() };
+    for &task in RulerTask::ALL {
+        let sample = source.sample(task, 4096, 0).unwrap();
         let (rule, answers) = (task.rule(), &sample.answers);
         assert_eq!(rule.score(&answers.join(", "), answers), 1.0, "{task}");
         assert_eq!(rule.score(&answers.join("\n").to_uppercase(), answers), 1.0, "{task}: in any case");
@@ -323,7 +335,10 @@ fn questions_about_documents_hold_the_right_ones() {
         };
         serde_json::json!({"context": context, "qas": [qa(false), qa(true)]})
     };
-    let articles: Vec<_> = (0..10).map(|a| serde_json::json!({"paragraphs": [paragraph(2 * a), paragraph(2 * a + 1)]})).collect();
+    // The first paragraph stands twice in its article, the second time without a question.
+    let again = |a: usize| serde_json::json!({"context": paragraph(2 * a)["context"], "qas": []});
+    let articles: Vec<_> =
+        (0..10).map(|a| serde_json::json!({"paragraphs": [paragraph(2 * a), again(a), paragraph(2 * a + 1)]})).collect();
     std::fs::write(&path, serde_json::json!({"version": "v2.0", "data": articles}).to_string()).unwrap();
     let squad = QaSet::squad(&path).unwrap();
     let hotpot_path = dir.path().join("hotpot.json");
@@ -360,22 +375,33 @@ fn questions_about_documents_hold_the_right_ones() {
 #[test]
 fn the_heat_maps_needles_have_their_depth_and_company() {
     let needles_of = Needles::new(&Pieces, &OWN, 3, 4097).unwrap();
+    let tokens = |text: &str| Pieces.encode(text).unwrap();
+    let head = 1 + tokens(
+        "A special magic number is hidden within the following text. Make sure to memorize it. I will quiz you about the number \
+         afterwards.\n",
+    )
+    .len();
+    let longest = (0..1000).map(|i| tokens(&format!(" {}", OWN.sentence(0, i))).len()).max().unwrap();
+    let (marks, dot) = (tokens(" One of the special magic numbers"), tokens(".")[0]);
     let shortest = needles_of.shortest().unwrap();
     for length in [shortest, shortest + 1, 1000, 4097] {
         for index in 0..5 {
-            for depth in [0.0, 0.25, 0.5, 0.9, 1.0] {
+            let mut all = 0;
+            // The needle's sentence ends where the depth lies, or behind it; from the last depth the filler's tokens are known.
+            for depth in [1.0, 0.9, 0.5, 0.25, 0.0] {
                 let q = needles_of.ask(length, depth, 1, index).unwrap();
                 assert_eq!(q, needles_of.ask(length, depth, 1, index).unwrap());
                 assert_eq!(q.length(), length);
-                let marks = Pieces.encode(" One of the special magic numbers").unwrap();
                 let stands: Vec<usize> = (0..q.tokens.len()).filter(|&i| q.tokens[i..].starts_with(&marks)).collect();
                 assert_eq!(stands.len(), 4, "the needle and three others");
                 assert!(stands.contains(&q.stated));
                 assert!(q.tokens[q.stated..].windows(q.answer.len() - 1).any(|w| w == &q.answer[1..]), "it states the answer");
-                let others = stands.iter().filter(|&&at| at < q.stated).count();
-                let (head, needle) = (40, 40);
-                let wanted = head as f64 + depth * (length - shortest) as f64 + (others * needle) as f64;
-                assert!((q.stated as f64 - wanted).abs() < 150.0, "{depth} of {length}: {} of {wanted}", q.stated);
+                let needle = |at: usize| 1 + q.tokens[at..].iter().position(|&token| token == dot).unwrap();
+                let others: usize = stands.iter().filter(|&&at| at < q.stated).map(|&at| needle(at)).sum();
+                let filler = q.stated - head - others;
+                all = all.max(filler);
+                let wanted = (depth * all as f64).round() as usize;
+                assert!((wanted..(wanted + longest).min(all + 1)).contains(&filler), "{depth} of {length}: {filler} of {all}");
             }
         }
     }
