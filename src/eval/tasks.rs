@@ -95,8 +95,11 @@ fn ruler_task(writer: &Writer, plan: &RulerPlan, task: RulerTask, length: usize,
     Ok(Some(scores))
 }
 
-/// Tokens and answers of all samples; their texts are not kept. `None` when stopped.
-fn samples(writer: &Writer, plan: &RulerPlan, task: RulerTask, length: usize) -> Result<Option<Vec<(Vec<u32>, Vec<String>)>>> {
+/// Tokens and answers of a sample; its text is not kept.
+type Asked = (Vec<u32>, Vec<String>);
+
+/// All samples. `None` when stopped.
+fn samples(writer: &Writer, plan: &RulerPlan, task: RulerTask, length: usize) -> Result<Option<Vec<Asked>>> {
     let make = |&index: &u64| plan.source.sample(task, length, index).map(|sample| (sample.tokens, sample.answers));
     let numbers: Vec<u64> = (0..plan.samples as u64).collect();
     let mut all = Vec::with_capacity(numbers.len());
