@@ -107,18 +107,18 @@ fn finished_records_outlive_a_later_error() {
     for file in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
         std::fs::copy(tiny.join(file), dir.path().join(file)).unwrap();
     }
-    // An embedding that is no number fails in the compared model, which is loaded last.
+    // A weight that is no number fails in the compared model, which is loaded last.
     let mut weights = std::fs::read(tiny.join("model.safetensors")).unwrap();
     let end = weights.len();
     weights[end - 4..].copy_from_slice(&[0xff; 4]);
     std::fs::write(dir.path().join("model.safetensors"), weights).unwrap();
     let words = format!(
-        "builtin:tiny --at 64 --tasks ppl --windows 1 --rope keep,yarn --against {} --json out.json",
+        "builtin:tiny --at 512 --tasks ppl --windows 1 --rope keep,yarn --against {} --json out.json",
         dir.path().display()
     );
     let output = eval(dir.path(), &words);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && text.contains("E3"), "{text}");
+    assert!(!output.status.success() && text.contains("E603"), "{text}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("perplexity"), "the table is shown");
     assert_eq!(json(dir.path().join("out.json")).as_array().unwrap().len(), 2, "both rotations were finished");
 }

@@ -41,7 +41,7 @@ impl Encode for Pieces {
 }
 
 fn hash(piece: &[u8]) -> u32 {
-    piece.iter().fold(7, |h: u32, &b| h.wrapping_mul(31).wrapping_add(b.into())) >> 1
+    piece.iter().fold(7, |h: u32, &b| h.wrapping_mul(31).wrapping_add(b.into())) & (u32::MAX >> 1)
 }
 
 const OWN: Haystack = Haystack::Own { seed: 42 };
