@@ -348,6 +348,7 @@ fn shares_of_rows_become_a_mix() {
     assert_eq!(spec(&["retrieval=10%", "contiguous=20%"]), "mix:pose=70,retrieval=10,natural=20");
     assert_eq!(problem_keys(resolve(&tiny(), &["retrieval=60%", "contiguous=50%"])), ["contiguous"]);
     assert_eq!(spec(&["positions=natural", "contiguous=50%"]), "natural");
+    assert_eq!(problem_keys(resolve(&tiny(), &["attention=s2", "s2_group=1/129"])), ["s2_group"]);
     assert_eq!(spec(&["contiguous=0"]), "pose");
     // A mix with E2-LLM trains on the base rotation: all other rows are divided by the factor.
     let e2 = run(&tiny(), &["positions=mix:pose=1,e2-llm=1"]);

@@ -159,6 +159,10 @@ impl Resolver<'_> {
         if let Group::Tokens(n) = group {
             self.need((2..=seq_len.max(2)).contains(&n), "s2_group", &format!("2 to {seq_len} tokens, the row's length"), n);
         }
+        if let Group::Parts(n) = group {
+            let expected = format!("at most half as many groups as the {seq_len} tokens of a row");
+            self.need(n <= seq_len.max(2) / 2, "s2_group", &expected, group);
+        }
         Attend::Shifted { group }
     }
 }
