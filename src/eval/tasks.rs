@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::generated::{Prompt, Writer};
 use super::longbench::{Questionnaire, prompt_tokens};
-use super::ruler::RulerTask;
+use super::ruler::{RulerTask, Sample};
 use super::score::mean_and_error;
 use super::{EvalError, EvalProgress, Evaluation, LongBenchPlan, Meter, RulerPlan, stopped};
 use crate::error::{Error, Result};
@@ -86,7 +86,7 @@ fn ruler_task(writer: &Writer, plan: &RulerPlan, task: RulerTask, length: usize,
     let (most, rule) = (task.answer_tokens(), task.rule());
     let Some(samples) = samples(writer, plan, task, length)? else { return Ok(None) };
     let mut scores = Scores::default();
-    for (tokens, answers) in &samples {
+    for Sample { tokens, answers, .. } in &samples {
         let prompt = Prompt { tokens, most, rule: &rule, answers };
         let Some(score) = writer.score(&prompt)? else { return Ok(None) };
         scores.add(score, tokens.len() + most);
@@ -95,12 +95,9 @@ fn ruler_task(writer: &Writer, plan: &RulerPlan, task: RulerTask, length: usize,
     Ok(Some(scores))
 }
 
-/// Tokens and answers of a sample; its text is not kept.
-type Asked = (Vec<u32>, Vec<String>);
-
-/// All samples. `None` when stopped.
-fn samples(writer: &Writer, plan: &RulerPlan, task: RulerTask, length: usize) -> Result<Option<Vec<Asked>>> {
-    let make = |&index: &u64| plan.source.sample(task, length, index).map(|sample| (sample.tokens, sample.answers));
+/// All samples, without their texts: their tokens are enough, and there may be hundreds of long ones. `None` when stopped.
+fn samples(writer: &Writer, plan: &RulerPlan, task: RulerTask, length: usize) -> Result<Option<Vec<Sample>>> {
+    let make = |&index: &u64| plan.source.sample(task, length, index).map(|sample| Sample { text: String::new(), ..sample });
     let numbers: Vec<u64> = (0..plan.samples as u64).collect();
     let mut all = Vec::with_capacity(numbers.len());
     for numbers in numbers.chunks(AT_ONCE) {
