@@ -6,7 +6,7 @@ use crate::rng::{Rng, Stream};
 /// What stands around needles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Haystack {
-    /// Sentences made of [`words`](super::words), a pure function of the seed. They hold no digits and no hyphens.
+    /// Sentences made of words of our own, a pure function of the seed. They hold no digits and no hyphens.
     Own {
         /// Decides them.
         seed: u64,
