@@ -15,6 +15,7 @@ tokens=${TOKENS:-819200}
 methods=${METHODS:-untrained contiguous full-length s2 longlora random pose pose-3 pose-linear e2-llm longrecipe longrecipe-yarn endprompt uniform mix retrieval}
 ltrain=${LTRAIN:-$root/target/release/ltrain}
 mkdir -p "$work" "$results"
+work=$(cd "$work" && pwd) results=$(cd "$results" && pwd)
 [ -x "$ltrain" ] || (cd "$root" && cargo build --release)
 
 # Flags of a method. The rotation is YaRN, ltrain's default, where a method does not bring its own.
@@ -56,8 +57,9 @@ measure() {
         8192) depths=0.9694377,0.5,0.0305623,0.0070905,0.0012225 samples=16 ;;
         *) echo "study.sh: targets are 2048 and 8192" >&2; exit 2 ;;
     esac
-    "$ltrain" eval "$model" --at "256,$((target / 4)),$target" --tasks ppl,niah --distractors 8 --samples "$samples" --depths "$depths" \
-        --windows 3 --seed 1 "$@" --json "$result.part" >/dev/null
+    # From the folder of the models: records name no path of this machine.
+    (cd "$work" && "$ltrain" eval "$model" --at "256,$((target / 4)),$target" --tasks ppl,niah --distractors 8 --samples "$samples" --depths "$depths" \
+        --windows 3 --seed 1 "$@" --json "$result.part" >/dev/null)
     mv "$result.part" "$result"
 }
 
@@ -82,7 +84,7 @@ for target in ${TARGETS:-2048 8192}; do
             "$ltrain" $(flags "$method") --target "$target" --seq-len "$row" --micro-batch "$rows" --accum 1 --steps "$steps" --seed "$seed" \
                 --eval none --no-control --export merged --keep 1 --progress quiet --out "$run"
             cp "$run/trainer_log.jsonl" "$results/$target-$method-$seed.log.jsonl"
-            measure "$run/merged" "$target" "$result"
+            measure "$target-$method-$seed/merged" "$target" "$result"
             rm -rf "$run"
         done
     done
