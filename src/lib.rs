@@ -3,6 +3,9 @@
 //! Read in this order: [`tensor`], [`tape`], [`ops::rms_norm`] (one op end to end), [`backend`], [`model`],
 //! [`positions`], [`data`], [`train`], [`eval`].
 
+#[macro_use]
+mod choices;
+
 pub mod backend;
 pub mod bench;
 pub mod checkpoint;

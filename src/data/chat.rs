@@ -4,10 +4,8 @@
 //! with a generation prompt: this is where the model begins to write. The same conversation with message `i` is where it has
 //! ended. Both must be beginnings of the whole. A template with `{% generation %}` blocks says itself what its answers are.
 
-use std::fmt;
 use std::ops::Range;
 use std::path::Path;
-use std::str::FromStr;
 
 use serde_json::Value;
 
@@ -17,34 +15,15 @@ use crate::error::{Error, Explain, Explanation, Result};
 use crate::io::chat_template::{GIVEN, NotRendered};
 use crate::io::{ChatTemplate, TemplateError, TextTokenizer};
 
-/// `--loss`: which tokens of a conversation are predicted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Loss {
-    /// What the model says, and the token that ends it.
-    #[default]
-    Answers,
-    /// Everything.
-    All,
-}
-
-impl FromStr for Loss {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        match text {
-            "answers" => Ok(Self::Answers),
-            "all" => Ok(Self::All),
-            _ => Err(format!("expected answers or all, got {text:?}")),
-        }
-    }
-}
-
-impl fmt::Display for Loss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Answers => "answers",
-            Self::All => "all",
-        })
+choices! {
+    /// `--loss`: which tokens of a conversation are predicted.
+    #[derive(Default)]
+    Loss {
+        /// What the model says, and the token that ends it.
+        #[default]
+        Answers = "answers",
+        /// Everything.
+        All = "all",
     }
 }
 

@@ -1,9 +1,7 @@
 //! The rows of .jsonl files: which of the known layouts a file has, and one row as an example.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
@@ -13,31 +11,25 @@ use crate::data::source::Columns;
 /// A parsed row.
 type Row = Map<String, Value>;
 
-/// `--format`: how the rows of a .jsonl file hold their text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub enum Format {
-    /// Decided per file by the fields of its first row.
-    #[default]
-    Auto,
-    /// One text in one field.
-    Text,
-    /// OpenAI's: `messages`, a list of objects with `role` and `content`; `tools` beside it is optional.
-    Messages,
-    /// ShareGPT's: `conversations`, a list of objects with `from` and `value`; `system` beside it is optional.
-    ShareGpt,
-    /// Alpaca's: `instruction` and `output`; `input` and `system` are optional.
-    Alpaca,
+choices! {
+    /// `--format`: how the rows of a .jsonl file hold their text.
+    #[derive(PartialOrd, Ord, Hash, Default)]
+    Format {
+        /// Decided per file by the fields of its first row.
+        #[default]
+        Auto = "auto",
+        /// One text in one field.
+        Text = "text",
+        /// OpenAI's: `messages`, a list of objects with `role` and `content`; `tools` beside it is optional.
+        Messages = "messages",
+        /// ShareGPT's: `conversations`, a list of objects with `from` and `value`; `system` beside it is optional.
+        ShareGpt = "sharegpt",
+        /// Alpaca's: `instruction` and `output`; `input` and `system` are optional.
+        Alpaca = "alpaca",
+    }
 }
 
 impl Format {
-    const ALL: [(Self, &'static str); 5] = [
-        (Self::Auto, "auto"),
-        (Self::Text, "text"),
-        (Self::Messages, "messages"),
-        (Self::ShareGpt, "sharegpt"),
-        (Self::Alpaca, "alpaca"),
-    ];
-
     /// The format of a file whose first row is `row`; an error that lists its fields when it is none.
     pub(super) fn of_row(row: &Row, columns: &Columns, at: At) -> Result<Self, DataError> {
         let is_list = |field: &str| row.get(field).is_some_and(Value::is_array);
@@ -50,25 +42,6 @@ impl Format {
             () if row.contains_key(&columns.text) => Ok(Self::Text),
             () => Err(no_text(row, &columns.text, at)),
         }
-    }
-}
-
-impl FromStr for Format {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = Self::ALL.iter().find(|(_, name)| *name == text);
-        known.map(|(format, _)| *format).ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|(_, name)| *name).collect();
-            format!("expected {}, got {text:?}", names.join(", "))
-        })
-    }
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (_, name) = Self::ALL.iter().find(|(format, _)| format == self).expect("format: every one has a name");
-        f.write_str(name)
     }
 }
 

@@ -10,9 +10,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::fmt;
 use std::ops::Range;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::data::corpus::{Corpus, targets};
@@ -38,34 +36,15 @@ pub enum Packing {
     Whole(Long),
 }
 
-/// `--long`: what becomes of a conversation that is longer than a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Long {
-    /// It is left out and counted.
-    #[default]
-    Skip,
-    /// Its beginning is kept.
-    Cut,
-}
-
-impl FromStr for Long {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        match text {
-            "skip" => Ok(Self::Skip),
-            "cut" => Ok(Self::Cut),
-            _ => Err(format!("expected skip or cut, got {text:?}")),
-        }
-    }
-}
-
-impl fmt::Display for Long {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Skip => "skip",
-            Self::Cut => "cut",
-        })
+choices! {
+    /// `--long`: what becomes of a conversation that is longer than a row.
+    #[derive(Default)]
+    Long {
+        /// It is left out and counted.
+        #[default]
+        Skip = "skip",
+        /// Its beginning is kept.
+        Cut = "cut",
     }
 }
 

@@ -9,14 +9,14 @@ use ltrain::data::rows::Long;
 use ltrain::data::{
     Attend, Batch, BatchBuilder, Corpus, CorpusOptions, DocPart, Loss, Packing, Reading, RowOptions, RowSet, Sources, Specials,
 };
-use ltrain::model::{Arch, Llama, ModelConfig, Recompute, RopeConfig, RopeScaling};
+use ltrain::model::{Llama, ModelConfig, Recompute, RopeConfig, RopeScaling};
 use ltrain::positions::Mix;
 use ltrain::tape::Tape;
 use ltrain::train::{TrainMode, gradients, prepare};
 use serde_json::json;
 
 use super::common::backends::devices;
-use super::common::distance;
+use super::common::{distance, small_model};
 use super::{template, turns, with_template};
 
 /// Tokens of a row.
@@ -24,27 +24,8 @@ const ROW: usize = 96;
 
 /// Two layers in every extent's own size.
 fn config() -> ModelConfig {
-    ModelConfig {
-        arch: Arch::Llama,
-        vocab: 512,
-        hidden: 64,
-        ffn: 96,
-        layers: 2,
-        heads: 4,
-        kv_heads: 2,
-        head_dim: 32,
-        rms_eps: 1e-5,
-        tied: true,
-        qkv_bias: false,
-        o_bias: false,
-        mlp_bias: false,
-        qk_norm: false,
-        context: ROW,
-        rope: RopeConfig { theta: 1e4, scaling: RopeScaling::Default },
-        bos: None,
-        eos: Vec::new(),
-        initializer_range: 0.1,
-    }
+    let rope = RopeConfig { theta: 1e4, scaling: RopeScaling::Default };
+    ModelConfig { vocab: 512, context: ROW, rope, ..small_model() }
 }
 
 /// Chats of very different lengths of questions and answers.

@@ -8,6 +8,7 @@ pub mod runs;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use ltrain::model::{Arch, ModelConfig, RopeConfig, RopeScaling};
 use safetensors::{Dtype, SafeTensors};
 
 /// The fixtures' folder: `$LTRAIN_FIXTURES`, or `tests/fixtures`.
@@ -84,5 +85,30 @@ impl Golden {
         assert_eq!(view.dtype(), dtype, "storage of {name:?}");
         let values = view.data().chunks_exact(N).map(|b| from(b.try_into().expect("chunks_exact(N) yields N bytes"))).collect();
         (values, view.shape().to_vec())
+    }
+}
+
+/// Two layers in every extent's own size, context 32, yarn to 256.
+pub fn small_model() -> ModelConfig {
+    ModelConfig {
+        arch: Arch::Llama,
+        vocab: 256,
+        hidden: 64,
+        ffn: 96,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 32,
+        rms_eps: 1e-5,
+        tied: true,
+        qkv_bias: false,
+        o_bias: false,
+        mlp_bias: false,
+        qk_norm: false,
+        context: 32,
+        rope: RopeConfig { theta: 1e4, scaling: RopeScaling::yarn(8.0, 32) },
+        bos: None,
+        eos: Vec::new(),
+        initializer_range: 0.1,
     }
 }

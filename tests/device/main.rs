@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use common::backends::{devices, emulated};
-use common::{builtin, fixtures};
+use common::{builtin, fixtures, small_model};
 use ltrain::backend::device::KERNELS;
 use ltrain::backend::selftest::self_test;
 use ltrain::backend::{Cpu, Device, Emu, EmuMode, Kernels, Meta};
@@ -23,36 +23,11 @@ use ltrain::data::attend::Group;
 use ltrain::data::synthetic::STAGES;
 use ltrain::data::{Attend, Batch, SyntheticBuilder};
 use ltrain::io::ModelDir;
-use ltrain::model::{Arch, Llama, LoraConfig, LoraTarget, ModelConfig, Recompute, RopeConfig, RopeScaling};
+use ltrain::model::{Llama, LoraConfig, LoraTarget, Recompute, RopeConfig, RopeScaling};
 use ltrain::optim::{AdamW, AdamWConfig, Schedule, Shape};
 use ltrain::positions::{self, MethodArgs, Spec, Words};
 use ltrain::train::{self, LoopConfig, OnNan, Outcome, State, TrainMode};
 use recorded::Recorded;
-
-/// Two layers in every extent's own size, context 32.
-fn config() -> ModelConfig {
-    ModelConfig {
-        arch: Arch::Llama,
-        vocab: 256,
-        hidden: 64,
-        ffn: 96,
-        layers: 2,
-        heads: 4,
-        kv_heads: 2,
-        head_dim: 32,
-        rms_eps: 1e-5,
-        tied: true,
-        qkv_bias: false,
-        o_bias: false,
-        mlp_bias: false,
-        qk_norm: false,
-        context: 32,
-        rope: RopeConfig { theta: 1e4, scaling: RopeScaling::yarn(8.0, 32) },
-        bos: None,
-        eos: Vec::new(),
-        initializer_range: 0.1,
-    }
-}
 
 fn lora() -> LoraConfig {
     LoraConfig { rank: 4, alpha: 8.0, rslora: false, targets: LoraTarget::ALL.into() }
@@ -108,7 +83,7 @@ fn twenty_steps_follow_the_cpu() {
     for (mode, attention) in
         [(TrainMode::LoraPlus, Attend::Full), (TrainMode::Full, Attend::Shifted { group: Group::Tokens(16) })]
     {
-        let model = || Llama::init(config(), 3).unwrap();
+        let model = || Llama::init(small_model(), 3).unwrap();
         let want = train(&Cpu, &mut state(model(), mode, &Cpu), 20, batches(256, 48, attention));
         assert!(want[19] < want[0] - 0.3, "{mode}: the CPU learns nothing: {want:?}");
         for (on, device) in devices(EmuMode::Eager) {
@@ -183,7 +158,7 @@ fn the_built_in_model_trains_on_the_device() {
 
 /// Most memory of one training step, counted by a backend's meter.
 fn peak<L: ltrain::backend::device::Launcher>(device: &Device<L>, mode: TrainMode, recompute: Recompute) -> u64 {
-    let mut state = state(Llama::init(config(), 3).unwrap(), mode, device);
+    let mut state = state(Llama::init(small_model(), 3).unwrap(), mode, device);
     let batch = batches(256, 48, Attend::Full)(0);
     let never = AtomicBool::new(false);
     let (grads, _) = train::gradients(device, &state.model, &[batch.clone(), batch], recompute, &never).unwrap().unwrap();
@@ -220,7 +195,7 @@ fn the_self_test_runs_every_kernel() {
 #[test]
 fn a_device_that_is_full_says_so_and_keeps_working() {
     let device = Device::new(Emu::new(EmuMode::Eager), 300_000);
-    let mut model = Llama::init(config(), 3).unwrap();
+    let mut model = Llama::init(small_model(), 3).unwrap();
     train::prepare(&mut model, TrainMode::Lora, Some(&lora()), 7).unwrap();
     model.place(&device).unwrap();
     let batch = batches(256, 48, Attend::Full)(0);

@@ -2,47 +2,23 @@
 //! were measured with.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
-use std::str::FromStr;
 
-macro_rules! metrics {
-    ($($(#[$doc:meta])* $variant:ident = $word:literal,)*) => {
-        /// How an output is compared with one answer.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Metric { $($(#[$doc])* $variant,)* }
-
-        impl FromStr for Metric {
-            type Err = String;
-
-            fn from_str(text: &str) -> Result<Self, String> {
-                match text {
-                    $($word => Ok(Self::$variant),)*
-                    _ => Err(format!("expected {}, got {text:?}", [$($word),*].join(", "))),
-                }
-            }
-        }
-
-        impl fmt::Display for Metric {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $(Self::$variant => $word,)* })
-            }
-        }
-    };
-}
-
-metrics! {
-    /// F1 of words, without case, punctuation and articles.
-    F1 = "f1",
-    /// ROUGE-L's F, by the `rouge` package's summary level: distinct words of the longest common subsequences of sentences.
-    RougeL = "rouge-l",
-    /// 1 by the number of classes that occur, if the right one is among them.
-    Classification = "classification",
-    /// The share of the whole numbers that are the right one.
-    Count = "count",
-    /// The same for the number behind `Paragraph`.
-    Retrieval = "retrieval",
-    /// Similarity of the first line of code with the right line, by edits.
-    Edit = "edit",
+choices! {
+    /// How an output is compared with one answer.
+    Metric {
+        /// F1 of words, without case, punctuation and articles.
+        F1 = "f1",
+        /// ROUGE-L's F, by the `rouge` package's summary level: distinct words of the longest common subsequences of sentences.
+        RougeL = "rouge-l",
+        /// 1 by the number of classes that occur, if the right one is among them.
+        Classification = "classification",
+        /// The share of the whole numbers that are the right one.
+        Count = "count",
+        /// The same for the number behind `Paragraph`.
+        Retrieval = "retrieval",
+        /// Similarity of the first line of code with the right line, by edits.
+        Edit = "edit",
+    }
 }
 
 impl Metric {
