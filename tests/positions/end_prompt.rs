@@ -14,11 +14,12 @@ proptest! {
         let prompt: Vec<u32> = (500..500 + b as u32).collect();
         let method = EndPrompt { target, prompt: prompt.clone().into(), weight };
         let (_, plan) = draw(&method, want + extra, want, seed, 0);
-        let [near, end] = [0..want as u32, target as u32 - b as u32..target as u32];
+        let near = 0..want as u32;
         if b == 0 || want <= 2 * b {
             prop_assert_eq!(plan.parts, [Part::Text(0..want)]);
             prop_assert_eq!(plan.positions, near.collect::<Vec<_>>());
         } else {
+            let end = target as u32 - b as u32..target as u32;
             prop_assert_eq!(plan.parts, [Part::Text(0..want - b), Part::Own(prompt.into(), weight)]);
             prop_assert_eq!(plan.positions, near.take(want - b).chain(end).collect::<Vec<_>>());
         }
