@@ -12,7 +12,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 work=${1:-$root/target/study}
 results=${RESULTS:-$root/docs/results/study}
 tokens=${TOKENS:-819200}
-methods=${METHODS:-untrained contiguous full-length s2 longlora random pose pose-3 pose-linear e2-llm longrecipe longrecipe-yarn endprompt uniform mix retrieval}
+methods=${METHODS:-untrained contiguous full-length s2 longlora random pose pose-3 pose-linear e2-llm longrecipe longrecipe-yarn endprompt uniform mix retrieval pose-long uniform-long}
 ltrain=${LTRAIN:-$root/target/release/ltrain}
 mkdir -p "$work" "$results"
 work=$(cd "$work" && pwd) results=$(cd "$results" && pwd)
@@ -25,13 +25,14 @@ flags() {
         full-length) echo "--method full-length --rope yarn" ;;
         s2) echo "--method full-length --rope yarn --attention s2" ;;
         longlora) echo "--method longlora --rope yarn" ;;
-        pose) echo "--method pose" ;;
+        pose|pose-long) echo "--method pose" ;;
         pose-3) echo "--method pose --pose-chunks 3" ;;
         pose-linear) echo "--method pose --rope linear" ;;
         longrecipe) echo "--method longrecipe --rope longrecipe" ;;
         longrecipe-yarn) echo "--method longrecipe --rope yarn" ;;
         mix) echo "--positions mix:natural=15,pose=40,uniform=45" ;;
         retrieval) echo "--positions uniform --retrieval 10%" ;;
+        uniform-long) echo "--method uniform" ;;
         random|e2-llm|endprompt|uniform) echo "--method $1" ;;
         *) echo "study.sh: no method called $1" >&2; exit 2 ;;
     esac
@@ -41,7 +42,7 @@ flags() {
 row() {
     case $1 in
         full-length|s2|longlora) echo "$2" ;;
-        longrecipe*) echo $(($2 * 3 / 10)) ;;
+        longrecipe*|*-long) echo $(($2 * 3 / 10)) ;;
         *) echo 256 ;;
     esac
 }

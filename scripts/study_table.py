@@ -5,27 +5,23 @@
 """
 import json
 import math
+import statistics
 import sys
 from pathlib import Path
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent.parent / "docs/results/study")
 ORDER = (
     "untrained-keep untrained-linear untrained-ntk untrained-yarn contiguous full-length s2 longlora random pose pose-3 pose-linear e2-llm "
-    "longrecipe longrecipe-yarn endprompt uniform mix retrieval"
+    "longrecipe longrecipe-yarn endprompt uniform mix retrieval pose-long uniform-long"
 ).split()
 DISTANCES = {2048: ["256", "1024", "1792", "1984", "2032"], 8192: ["256", "4096", "7936", "8128", "8176"]}
-
-
-def mean(values):
-    return sum(values) / len(values)
 
 
 def error(values):
     """Standard error over seeds; nothing for one."""
     if len(values) < 2:
         return math.nan
-    centre = mean(values)
-    return math.sqrt(sum((v - centre) ** 2 for v in values) / (len(values) - 1) / len(values))
+    return statistics.stdev(values) / math.sqrt(len(values))
 
 
 def show(values, digits, scale=1.0):
@@ -33,7 +29,7 @@ def show(values, digits, scale=1.0):
     if not values:
         return "–"
     spread = error(values)
-    return f"{mean(values):.{digits}f}" + (f" ± {spread:.{digits}f}" if not math.isnan(spread) else "")
+    return f"{statistics.fmean(values):.{digits}f}" + (f" ± {spread:.{digits}f}" if not math.isnan(spread) else "")
 
 
 def records():
@@ -62,19 +58,19 @@ def found_at(record, length, depth=None):
         return None
     column = grid["lengths"].index(length)
     rows = range(len(grid["depths"])) if depth is None else [depth]
-    return mean([grid["accuracy"][row][column] for row in rows])
+    return statistics.fmean([grid["accuracy"][row][column] for row in rows])
 
 
-def rates(target, method):
-    """Tokens per second at the end of every recorded training."""
-    values = []
+def rate(target, method):
+    """Tokens per second: the median of a training, of the fastest one, because whatever else a machine does makes it slower."""
+    medians = []
     for path in sorted(folder.glob(f"{target}-{method}-*.log.jsonl")):
         # `pose` must not take what is `pose-3`'s.
         if path.name.removeprefix(f"{target}-{method}-").split(".")[0].isdigit():
             lines = [json.loads(line) for line in path.read_text().splitlines()]
             steps = [line for line in lines if "throughput" in line]
-            values += [steps[-1]["throughput"]] if steps else []
-    return values
+            medians.append(statistics.median(line["throughput"] for line in steps))
+    return f"{max(medians):.0f}" if medians else "–"
 
 
 def table(target, found):
@@ -88,7 +84,7 @@ def table(target, found):
         last = [max(r["buckets"], key=lambda b: b["lo"])["nll"] for r in rows]
         cells = [show([nll(r, n) for r in rows], 3) for n in (256, quarter, target)]
         cells += [show(last, 3)] + [show([found_at(r, n) for r in rows], 0, 100) for n in (256, quarter, target)]
-        cells += [show(rates(target, method), 0)]
+        cells += [rate(target, method)]
         yield f"| {method} | {len(rows)} | " + " | ".join(cells) + " |"
     yield f"\nFound at {target}, by the distance from the question to the fact:\n"
     yield "| method | " + " | ".join(DISTANCES[target]) + " |"
@@ -115,7 +111,7 @@ def plot(target, found):
     for i, method in enumerate(methods):
         values = [100 * found_at(r, target) for r in found[target, method]]
         y = 28 + i * height
-        at, spread = mean(values), error(values)
+        at, spread = statistics.fmean(values), error(values)
         colour = "#999" if method.startswith("untrained") else "#c60" if method in ("uniform", "mix", "retrieval") else "#27c"
         out.append(f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{method}</text>')
         out.append(f'<rect x="{left}" y="{y + 3}" width="{max(at * scale, 0.5):.1f}" height="{height - 7}" fill="{colour}"/>')

@@ -147,12 +147,12 @@ pub struct EvalArgs {
     /// Tokens by which the window moves, for sliding-window perplexity [default: the length, so that windows do not overlap]
     #[arg(long, value_name = "LEN")]
     pub stride: Option<Length>,
-    /// Windows per length, fewer where the text does not hold them; 1 is the text's beginning alone
-    #[arg(long, value_name = "N", default_value_t = defaults::WINDOWS, value_parser = count(u32::MAX as usize))]
-    pub windows: usize,
-    /// Prompts per length and depth of the passkey task
-    #[arg(long, value_name = "N", default_value_t = defaults::PASSKEY_SAMPLES, value_parser = count(file::MOST_SAMPLES))]
-    pub passkey_samples: usize,
+    /// Windows per length, fewer where the text does not hold them; 1 is the text's beginning alone [default: 3]
+    #[arg(long, value_name = "N", value_parser = count(u32::MAX as usize))]
+    pub windows: Option<usize>,
+    /// Prompts per length and depth of the passkey task [default: 10]
+    #[arg(long, value_name = "N", value_parser = count(file::MOST_SAMPLES))]
+    pub passkey_samples: Option<usize>,
     /// Samples per task of RULER and length [default: 20], per length and depth of niah [default: 10], most rows of a LongBench
     /// dataset [default: all]
     #[arg(long, value_name = "N", value_parser = count(file::MOST_SAMPLES))]

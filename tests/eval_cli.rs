@@ -75,7 +75,7 @@ fn what_no_task_reads_is_refused_by_name() {
     assert!(here("--tasks nihah").contains("niah_single_1"), "the tasks are listed");
     assert!(here("--tasks niah --depths 120%").contains("0% to 100%"));
     assert!(here("--tasks longbench --longbench absent.jsonl").contains("E226"));
-    let text = here("--tasks niah --data x.txt --stride 8 --windows 2 --columns text=body --passkey-samples 3");
+    let text = here("--tasks niah --data x.txt --stride 8 --windows 3 --columns text=body --passkey-samples 10");
     for key in ["data", "stride", "windows", "columns", "passkey_samples"] {
         assert!(text.contains(&format!("{key}: none of the tasks reads it")), "{key} is missing in {text}");
     }

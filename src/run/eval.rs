@@ -47,8 +47,8 @@ fn check(args: &EvalArgs) -> Result<()> {
         ("data", args.data.is_some() && !ppl, "ppl"),
         ("columns", args.columns != Columns::default() && !ppl, "ppl"),
         ("stride", args.stride.is_some() && !ppl, "ppl"),
-        ("windows", args.windows != defaults::WINDOWS && !ppl, "ppl"),
-        ("passkey_samples", args.passkey_samples != defaults::PASSKEY_SAMPLES && !passkey, "passkey"),
+        ("windows", args.windows.is_some() && !ppl, "ppl"),
+        ("passkey_samples", args.passkey_samples.is_some() && !passkey, "passkey"),
         ("samples", args.samples.is_some() && !(niah || ruler || longbench), "niah, ruler or longbench"),
         ("depths", args.depths.is_some() && !(passkey || niah), "passkey or niah"),
         ("distractors", args.distractors.is_some() && !niah, "niah"),
@@ -75,7 +75,7 @@ fn wanted(args: &EvalArgs, lengths: Vec<usize>) -> Wanted {
     Wanted {
         tasks: args.tasks.0.clone(),
         lengths,
-        passkey_samples: args.passkey_samples,
+        passkey_samples: args.passkey_samples.unwrap_or(defaults::PASSKEY_SAMPLES),
         niah_samples: args.samples.unwrap_or(defaults::PASSKEY_SAMPLES),
         ruler_samples: args.samples.unwrap_or(defaults::RULER_SAMPLES),
         longbench_rows: args.samples.unwrap_or(usize::MAX),
@@ -127,7 +127,7 @@ pub fn eval(args: &EvalArgs, place: &Place, kernels: &dyn Kernels) -> Result<End
         let metric = args.metric.map_or("f1 (another with --metric)".into(), |m| m.to_string());
         ui.say(&format!("{name} is none of LongBench's datasets: its context and input are the prompt, scored by {metric}"));
     }
-    let plan = material.plan(args.windows, args.stride.map(|s| s.0));
+    let plan = material.plan(args.windows.unwrap_or(defaults::WINDOWS), args.stride.map(|s| s.0));
     let docs = docs.iter().map(Vec::as_slice).collect();
     let measure = Measure { kernels, plan, docs, stop: &stop, ui, device: place.name(), seed: args.seed };
 

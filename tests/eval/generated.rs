@@ -13,7 +13,7 @@ use ltrain::generate::{Sampler, generate};
 use ltrain::model::Llama;
 use ltrain::report::record::Role;
 
-use crate::{evaluate, load, text};
+use crate::{Bytes, evaluate, load, text};
 
 /// Any tokens are as many words, `w1 w2 …`, whatever they are; a text's tokens are its bytes.
 #[derive(Default)]
@@ -157,4 +157,13 @@ fn a_stop_while_writing_leaves_no_record() {
     let subject = Subject { name: "x".into(), role: Role::Other, rope: model.config.rope.clone() };
     let mut progress = |_| stop.store(true, Ordering::Relaxed);
     assert!(evaluation.run(&mut model, &subject, &mut progress).unwrap().is_none());
+}
+
+#[test]
+fn long_prompts_lose_their_middle() {
+    let cut = |most| longbench::prompt_tokens(&Bytes, "abcdefghij", most).unwrap();
+    let bytes = |text: &str| text.bytes().map(u32::from).collect::<Vec<_>>();
+    assert_eq!(cut(11), [vec![256], bytes("abcdefghij")].concat());
+    assert_eq!(cut(6), [vec![256], bytes("abhij")].concat());
+    assert_eq!(cut(5), [vec![256], bytes("abij")].concat());
 }

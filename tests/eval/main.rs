@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicBool;
 
 use common::fixtures;
 use ltrain::backend::Cpu;
+use ltrain::data::Encode;
 use ltrain::data::synthetic::vocabulary;
 use ltrain::error::{Explain, Result};
 use ltrain::eval::perplexity::{Losses, Window, disjoint, score, sliding};
@@ -21,6 +22,24 @@ use ltrain::model::Llama;
 use ltrain::model::rope::{RopeConfig, RopeScaling};
 use ltrain::report::record::{EvalRecord, Role};
 use ltrain::report::{self, RunRecord};
+
+/// One token per byte, and a BOS.
+struct Bytes;
+
+impl Encode for Bytes {
+    fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(text.bytes().map(u32::from).collect())
+    }
+    fn bos(&self) -> Option<u32> {
+        Some(256)
+    }
+    fn eos(&self) -> Option<u32> {
+        None
+    }
+    fn identity(&self) -> String {
+        "bytes".into()
+    }
+}
 
 fn load(name: &str) -> Llama {
     let dir = ModelDir::open(&fixtures().join("models").join(name)).unwrap();

@@ -3,32 +3,12 @@
 use std::sync::atomic::AtomicBool;
 
 use ltrain::backend::Cpu;
-use ltrain::data::Encode;
-use ltrain::error::Result;
 use ltrain::eval::passkey::{CellNews, answers, grid};
 use ltrain::eval::{Facts, Passkey, PasskeyPlan, Question, Questions};
 use ltrain::generate::{Sampler, generate};
 use ltrain::report::record::{Grid, standard_error};
 
-use crate::{assert_near, load, text};
-
-/// One token per byte, and a BOS.
-struct Bytes;
-
-impl Encode for Bytes {
-    fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        Ok(text.bytes().map(u32::from).collect())
-    }
-    fn bos(&self) -> Option<u32> {
-        Some(256)
-    }
-    fn eos(&self) -> Option<u32> {
-        None
-    }
-    fn identity(&self) -> String {
-        "bytes".into()
-    }
-}
+use crate::{Bytes, assert_near, load, text};
 
 #[test]
 fn prompts_have_the_length_and_the_depth_they_are_asked_for() {

@@ -26,33 +26,6 @@ fn metrics_are_those_of_the_released_code() {
     }
 }
 
-/// One token per byte.
-struct Bytes;
-
-impl Encode for Bytes {
-    fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        Ok(text.bytes().map(u32::from).collect())
-    }
-    fn bos(&self) -> Option<u32> {
-        Some(256)
-    }
-    fn eos(&self) -> Option<u32> {
-        None
-    }
-    fn identity(&self) -> String {
-        "bytes".into()
-    }
-}
-
-#[test]
-fn long_prompts_lose_their_middle() {
-    let cut = |most| prompt_tokens(&Bytes, "abcdefghij", most).unwrap();
-    let bytes = |text: &str| text.bytes().map(u32::from).collect::<Vec<_>>();
-    assert_eq!(cut(11), [vec![256], bytes("abcdefghij")].concat());
-    assert_eq!(cut(6), [vec![256], bytes("abhij")].concat());
-    assert_eq!(cut(5), [vec![256], bytes("abij")].concat());
-}
-
 /// A file of these lines, read.
 fn read_lines(name: &str, lines: &str, most: usize) -> Result<Vec<Questionnaire>> {
     let dir = tempfile::tempdir().unwrap();
