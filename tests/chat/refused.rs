@@ -129,7 +129,7 @@ fn roles_and_tools_that_the_template_leaves_out_are_refused() {
     let (said, e) = refused(&[("a.jsonl", std::slice::from_ref(&tool))], ignores);
     assert!(said.ends_with("the chat template leaves out message 2 of the role \"tool\""), "{said}");
     assert_eq!(e.code, "E345");
-    let late = "{% for m in messages if not (loop.index == 3 and m.role == 'user') %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}\
+    let late = "{% for m in messages %}{% if loop.index != 3 %}{{ m.role }}: {{ m.content }}<|im_end|>{% endif %}{% endfor %}\
                 {% if add_generation_prompt %}assistant: {% endif %}";
     let (said, _) = refused(&[("a.jsonl", &[row(&["q", "a", "lost", "b"])])], late);
     assert!(said.ends_with("the chat template leaves out message 3 of the role \"user\""), "{said}");
