@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use crate::backend::device::{Bytes, Purpose};
 use crate::backend::{Device, Kernels, Meta};
 use crate::config::RunConfig;
-use crate::config::choices::Task;
+use crate::config::choices::{Best, Task};
 use crate::config::defaults::{DEPTHS, WINDOWS};
 use crate::data::Batch;
 use crate::error::{Explain, Explanation, Result};
@@ -95,10 +95,13 @@ impl MemoryPlan {
         drop(grads);
         phase("optimizer".into());
         if !config.eval.tasks.is_empty() {
-            let longest = config.eval.at.iter().copied().max().unwrap_or(0);
-            for (&task, &length) in config.eval.tasks.iter().flat_map(|task| config.eval.at.iter().map(move |at| (task, at))) {
+            let mut lengths = config.eval.at.clone();
+            // The best state is looked for at the target.
+            lengths.extend((config.eval.best == Best::Retrieval).then_some(config.positions.target));
+            for (&task, &length) in config.eval.tasks.iter().flat_map(|task| lengths.iter().map(move |at| (task, at))) {
                 evaluate(&device, &llama, task, length, config.eval.passkey_samples)?;
             }
+            let longest = lengths.into_iter().max().unwrap_or(0);
             phase(format!("evaluation at {}", format_length(longest)));
         }
         Ok(plan)

@@ -347,7 +347,11 @@ fn shares_of_rows_become_a_mix() {
     assert_eq!(spec(&["positions=mix:pose=1,natural=1", "contiguous=0.5"]), "mix:pose=50,natural=50");
     assert_eq!(spec(&["retrieval=10%", "contiguous=20%"]), "mix:pose=70,retrieval=10,natural=20");
     assert_eq!(problem_keys(resolve(&tiny(), &["retrieval=60%", "contiguous=50%"])), ["contiguous"]);
-    assert_eq!(spec(&["positions=natural", "contiguous=50%"]), "natural");
+    for alone in [["positions=natural", "contiguous=50%"], ["positions=retrieval", "retrieval=10%"]] {
+        let key = alone[1].split('=').next().unwrap();
+        assert_eq!(problem_keys(resolve(&tiny(), &alone)), [key], "half of the rows have no method");
+    }
+    assert_eq!(spec(&["positions=retrieval", "retrieval=100%"]), "retrieval");
     assert_eq!(problem_keys(resolve(&tiny(), &["attention=s2", "s2_group=1/129"])), ["s2_group"]);
     assert_eq!(spec(&["contiguous=0"]), "pose");
     // A mix with E2-LLM trains on the base rotation: all other rows are divided by the factor.
@@ -390,6 +394,15 @@ fn presets_with_paper_have_the_papers_numbers() {
     let own = |method: &str| resolve(&scaled, &["model=/m", "data=/a", "target=64k", method]);
     assert_eq!(own("method=longlora").unwrap().positions.rope, RopeKind::Llama3);
     assert_eq!(problem_keys(own("method=e2-llm")), ["positions"]);
+    for (scaling, kind) in [
+        (RopeScaling::Linear { factor: 2.0 }, RopeKind::Linear),
+        (RopeScaling::Dynamic { factor: 2.0 }, RopeKind::LongRecipe(None)),
+    ] {
+        scaled.config.rope.scaling = scaling;
+        let own = run(&scaled, &["model=/m", "data=/a", "target=64k", "method=longrecipe"]);
+        assert_eq!(own.positions.rope, kind);
+    }
+    scaled.config.rope.scaling = RopeScaling::llama3(8.0, 1024);
     let replay = run(&scaled, &["model=/m", "data=/a", "method=replay"]);
     assert_eq!((replay.positions.target, replay.positions.rope), (replay.positions.context, RopeKind::Keep));
     assert!("uniform:paper".parse::<ltrain::config::text::Recipe>().is_err());

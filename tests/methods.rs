@@ -121,6 +121,20 @@ fn longrecipe_runs_its_three_stages_and_skips_those_that_are_done() {
     let replayed = bytes("run/replay/merged");
     runs.succeed(&format!("{words} --weight 1").replace("--steps 2", "--steps 3"));
     assert!(bytes("run/replay/merged") != replayed && bytes("run/merged") == bytes("run/replay/merged"));
+    // Measuring the first stage anew changes no model, so nothing is trained again.
+    let words = format!("{words} --weight 1").replace("--steps 2", "--steps 3");
+    let log = || fs::read_to_string(runs.at("run/replay/trainer_log.jsonl")).unwrap();
+    let (before, replayed) = (log(), bytes("run/replay/merged"));
+    runs.succeed(&words.replace("--eval none", "--eval ppl --eval-at 64"));
+    assert_eq!(json(&runs, "run/extend/report.json")["evaluations"][0]["perplexity"][0]["length"], 64);
+    assert_eq!(log(), before, "the log has the time of every step");
+    // A replay of another model is never merged, not even a complete one that a killed process left.
+    let mut stages = json(&runs, "run/stages.json");
+    stages["replay_of"] = "another model".into();
+    fs::write(runs.at("run/stages.json"), stages.to_string()).unwrap();
+    fs::copy(runs.at("run/extend/merged/model.safetensors"), runs.at("run/replay/merged/model.safetensors")).unwrap();
+    runs.succeed(&words);
+    assert!(bytes("run/replay/merged") == replayed && bytes("run/merged") == replayed && log() != before);
     let other = runs.run("longrecipe --replay-data synthetic:mixed-2048 --out run --weight search --model somewhere --data x");
     assert_eq!(other.status.code(), Some(3), "a search needs a text, and says so first");
 }
@@ -143,4 +157,8 @@ fn a_run_knows_its_selection() {
     fs::write(runs.at("b.json"), other.to_string()).unwrap();
     let refused = runs.run(&words("b.json", 3));
     assert_eq!(refused.status.code(), Some(9), "{}", String::from_utf8_lossy(&refused.stderr));
+    // Text that is written as it is needed is no other case.
+    let synthetic = |file, steps| words(file, steps).replace("--data book.txt ", "").replace("--out run", "--out synthetic");
+    runs.succeed(&synthetic("a.json", 1));
+    assert_eq!(runs.run(&synthetic("b.json", 2)).status.code(), Some(9));
 }

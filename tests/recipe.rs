@@ -166,7 +166,25 @@ fn models_that_cannot_be_mixed_are_refused() {
     let runs = Runs::new();
     let base = model("llama");
     assert_refused(&merge(&runs, &base, &model("qwen2"), "--out out"), 3, &["E313", "architectures is LlamaForCausalLM"]);
-    assert_refused(&merge(&runs, &base, &model("llama_d64"), "--out out"), 3, &["error[E313]", "models of one shape"]);
+    assert_refused(&merge(&runs, &base, &model("llama_d64"), "--out out"), 3, &["error[E313]", "models of one shape and vocabulary"]);
+    // Another program's way to write the same tokenizer changes no token; another word does.
+    let [words, other] = ["words", "other"].map(|name| runs.at(name));
+    with_words("llama", &words);
+    with_words("llama_linear", &other);
+    let tokenizer = other.join("tokenizer.json");
+    let value: Value = serde_json::from_slice(&fs::read(&tokenizer).unwrap()).unwrap();
+    fs::write(&tokenizer, serde_json::to_string_pretty(&value).unwrap()).unwrap();
+    let output = merge(&runs, &words, &other, "--out alike");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = fs::read_to_string(&tokenizer).unwrap().replace("\"w9\"", "\"word\"");
+    fs::write(&tokenizer, text).unwrap();
+    assert_refused(&merge(&runs, &words, &other, "--out out"), 3, &["E313", "tokenizer.json is \"w9\" for the id 9"]);
+    let three = format!(
+        "longrecipe --model {} --tokenizer {} --data x --replay-data x --target 512 --out out",
+        words.display(),
+        other.display()
+    );
+    assert_refused(&runs.run(&three), 3, &["E313", "\"word\" for the id 9 in the second"]);
     for value in [f32::INFINITY, f32::NAN] {
         let broken = runs.at(format!("broken-{value}"));
         rewritten("llama_linear", &broken, Storage::F32, SHARD_LIMIT, |_, _| {});

@@ -190,7 +190,7 @@ impl Explain for ModelError {
                 .help("merge it with PEFT (merge_and_unload), set model.config.tie_word_embeddings = False before saving, and start from that model"),
             OtherBase { .. } => Explanation::new("E308").help("give the base model that it was trained on; adapter_config.json may name it as base_model_name_or_path"),
             NotAlike { .. } => Explanation::new("E313")
-                .help("element by element, only models of one shape can be mixed: give the model and what was trained from it"),
+                .help("element by element, only models of one shape and vocabulary can be mixed: give the model and what was trained from it"),
             OutputExists { .. } => Explanation::new("E703").help("choose another folder with --out DIR, or remove it first"),
         }
     }

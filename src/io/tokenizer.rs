@@ -129,6 +129,16 @@ impl TextTokenizer {
         ModelError::Tokenizer { path: TOKENIZER.into(), cause }
     }
 
+    /// The first id that is not the same token in both, and the two tokens.
+    pub fn difference(&self, other: &Self) -> Option<(u32, [Option<String>; 2])> {
+        if self.hash == other.hash {
+            return None;
+        }
+        let largest = [self, other].into_iter().flat_map(|t| t.inner.get_vocab(true).into_values()).max().unwrap_or(0);
+        let both = |id| [self, other].map(|t| t.inner.id_to_token(id));
+        (0..=largest).map(|id| (id, both(id))).find(|(_, [ours, theirs])| ours != theirs)
+    }
+
     /// The token a document starts with, if the tokenizer has one.
     pub fn bos(&self) -> Option<u32> {
         self.bos

@@ -1,18 +1,18 @@
 //! LongRecipe's rows (Hu et al., arXiv 2409.00509, sections 4.1 and 4.2, appendix algorithm 1).
 //!
-//! 1. **Selection.** The document is cut into sentences. Those with a marked token (an impactful one, or a digit) are kept, of the
-//!    others a share, until the row's `n` tokens are full; the last one is cut. Where that is not enough, the first of the others
-//!    fill the rest. The text's order stays.
+//! 1. **Selection.** The document is cut into sentences. Kept are its first one, those with a marked token (an impactful one, or a
+//!    digit), and of the others a share. The row's `n` tokens are filled with kept ones, drawn evenly from the whole document, and
+//!    with the others where that is not enough; the one drawn last is cut. The text's order stays.
 //! 2. **Positions.** The `T−n` skipped positions fall between the `N` kept sentences and behind the last one as a uniform random
 //!    composition: of `T−n+N` slots the first and `N−1` others, drawn without replacement, are the sentences.
 //! 3. **Head.** The first `h ~ U{1 .. (n+1)/2}` tokens keep contiguous positions; the skips of their sentences come after them.
 //!
-//! The released code selects on the first part of the text but lays positions over the unselected one, and pairs texts with lists of
-//! other documents; here one plan makes both, so they cannot part. A sentence keeps its tokens at consecutive positions, but for
-//! the one that the head ends in.
+//! The released code selects on the first part of the text, until the row is full, so that nobody ever reads the rest; and it lays
+//! positions over the unselected text, and pairs texts with lists of other documents. Here one plan makes both, so they cannot
+//! part. A sentence keeps its tokens at consecutive positions, but for the one that the head ends in.
 //!
-//! Draws: for every sentence without a marked token, in order, a number in `[0, 1)`, which keeps it when it is below the share (the
-//! document's first sentence is always kept and draws none); the slots, by Floyd's sampling as in `random`; `h`.
+//! Draws: for every sentence but the first, in order, its turn ([`LongRecipe::turn`]); the slots, by Floyd's sampling as in
+//! `random`; `h`.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -78,28 +78,32 @@ impl LongRecipe {
         flags.get((token & !MASKED) as usize).copied().unwrap_or(false)
     }
 
+    /// When a sentence's turn comes to be taken, by a number in `[0, 1)`: all that are kept are alike, and come before the others.
+    fn turn(&self, sentence: &[u32], u: f64) -> f64 {
+        let matters = sentence.iter().any(|&token| Self::is(&self.marked, token));
+        match matters {
+            true => u,
+            false if u < self.rest => u / self.rest,
+            false => 1.0 + u,
+        }
+    }
+
     /// Ranges of the sentences that fill `want` tokens, in order.
     fn select(&self, text: &[u32], want: usize, rng: &mut Rng) -> Vec<Range<usize>> {
-        let sentences: Vec<Range<usize>> = sentences(text, |token| Self::is(&self.ends, token)).collect();
         // The document's beginning stays: a beginning-of-text token belongs to position 0.
-        let worth = |s: &Range<usize>| s.start == 0 || text[s.clone()].iter().any(|&token| Self::is(&self.marked, token));
-        let mut chosen: Vec<bool> = sentences.iter().map(|s| worth(s) || rng.uniform() < self.rest).collect();
-        let total: usize = sentences.iter().zip(&chosen).filter(|(_, c)| **c).map(|(s, _)| s.len()).sum();
-        let mut missing = want.saturating_sub(total);
-        for (sentence, chosen) in sentences.iter().zip(&mut chosen).filter(|(_, c)| !**c) {
-            if missing == 0 {
-                break;
-            }
-            *chosen = true;
-            missing = missing.saturating_sub(sentence.len());
-        }
+        let turn = |s: &Range<usize>, rng: &mut Rng| if s.start == 0 { -1.0 } else { self.turn(&text[s.clone()], rng.uniform()) };
+        let sentences = sentences(text, |token| Self::is(&self.ends, token));
+        let mut waiting: Vec<(f64, Range<usize>)> = sentences.map(|s| (turn(&s, rng), s)).collect();
+        waiting.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut left = want;
-        let kept = sentences.into_iter().zip(chosen).filter(|(_, c)| *c).map(|(s, _)| {
+        let taken = waiting.into_iter().map(|(_, s)| {
             let cut = s.start..s.end.min(s.start + left);
             left -= cut.len();
             cut
         });
-        kept.filter(|s| !s.is_empty()).collect()
+        let mut kept: Vec<Range<usize>> = taken.take_while(|s| !s.is_empty()).collect();
+        kept.sort_by_key(|s| s.start);
+        kept
     }
 }
 

@@ -1,16 +1,17 @@
 //! Two models of one shape, mixed element by element (LongRecipe, arXiv 2409.00509, stage 3).
 
+use std::path::Path;
+
 use rayon::prelude::*;
 
 use super::base::open_dir;
 use crate::config::text::ModelSource;
-use crate::data::Encode as _;
 use crate::error::Result;
 use crate::io::hf_config::class_name;
 use crate::io::model_dir::{EMBEDDING, LM_HEAD};
 use crate::io::safetensors::TensorView;
 use crate::io::tokenizer::TOKENIZER;
-use crate::io::{ModelDir, ModelError, Storage};
+use crate::io::{ModelDir, ModelError, Storage, TextTokenizer};
 use crate::model::ModelConfig;
 use crate::model::llama::expected_tensors;
 use crate::tensor::Tensor;
@@ -34,12 +35,8 @@ impl Blend {
             let [base, with] = [&base, &with].map(|dir| dir.path().to_path_buf());
             return Err(ModelError::NotAlike { base, with, field, ours, theirs }.into());
         }
-        if [&base, &with].iter().all(|dir| dir.tokenizer_files().has(TOKENIZER)) {
-            let [ours, theirs] = [base.tokenizer()?.identity(), with.tokenizer()?.identity()];
-            if ours != theirs {
-                let [base, with] = [&base, &with].map(|dir| dir.path().to_path_buf());
-                return Err(ModelError::NotAlike { base, with, field: TOKENIZER, ours, theirs }.into());
-            }
+        if with.tokenizer_files().has(TOKENIZER) {
+            check_tokens(&base, with.path(), &with.tokenizer()?)?;
         }
         base.check_tying()?;
         with.check_tying()?;
@@ -81,6 +78,19 @@ impl Blend {
             Ok((name, tensor))
         })
     }
+}
+
+/// That a model's own tokenizer, if it has one, means the same tokens by all ids as `theirs`, which is in the folder `with`.
+///
+/// # Errors
+/// [`ModelError::NotAlike`].
+pub fn check_tokens(base: &ModelDir, with: &Path, theirs: &TextTokenizer) -> Result<()> {
+    if !base.tokenizer_files().has(TOKENIZER) {
+        return Ok(());
+    }
+    let Some((id, tokens)) = base.tokenizer()?.difference(theirs) else { return Ok(()) };
+    let [ours, theirs] = tokens.map(|token| format!("{:?} for the id {id}", token.unwrap_or_default()));
+    Err(ModelError::NotAlike { base: base.path().into(), with: with.into(), field: TOKENIZER, ours, theirs }.into())
 }
 
 /// A tensor of a model; the output projection of a tied one is its embedding.

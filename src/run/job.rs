@@ -235,7 +235,7 @@ impl Job<'_> {
             Some(_) => (Role::Control, "after contiguous (control)".to_string(), "train the control", &positions.target_rope),
         };
         let main = control.is_none();
-        let extended = self.extended();
+        let (extended, measured_with) = (self.extended(), self.measured_with());
         let session = Session {
             config: self.config,
             base: self.base,
@@ -245,6 +245,7 @@ impl Job<'_> {
             folder: control.as_deref().unwrap_or(self.path()),
             title,
             ui: self.ui,
+            measured_with: &measured_with,
             stop: self.stop,
             memory: &self.memory,
         };
@@ -266,6 +267,11 @@ impl Job<'_> {
             records.push(record);
         }
         Ok(Some((state, records)))
+    }
+
+    /// All that a measurement depends on besides the state.
+    pub(super) fn measured_with(&self) -> String {
+        format!("{}device={}", self.config.measured_with(), self.place.name())
     }
 
     /// Smaller windows that a model trained at several scales serves as well (E²-LLM): the base rotation, twice its reach, and so on.

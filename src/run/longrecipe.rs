@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::base::open_dir;
+use super::blend::check_tokens;
 use super::commands::print;
 use super::merge::{merge, merge_best};
 use super::{Ending, train};
@@ -19,6 +21,7 @@ use crate::config::choices::{Export, Preset};
 use crate::config::text::{BlendWeight, Length, List, ModelSource, Recipe, Source};
 use crate::config::{ConfigError, ModelInfo, Problem, RunConfig, Settings};
 use crate::error::{IoContext, Result};
+use crate::io::TextTokenizer;
 use crate::io::atomic::write_bytes_atomically;
 use crate::model::ModelConfig;
 
@@ -40,7 +43,7 @@ pub struct Stages {
     out: PathBuf,
 }
 
-/// What the later stages were made from: hashes of their predecessors' reports.
+/// What the later stages were made from: hashes of their predecessors' models, which stay when only measurements are done again.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Made {
@@ -68,6 +71,11 @@ impl Stages {
             long: None,
             ..given.clone()
         };
+        if let Some(folder) = &given.tokenizer {
+            // The last stage would refuse it, after both trainings.
+            let base = open_dir(&given.model.clone().unwrap_or_default())?;
+            check_tokens(&base, folder, &TextTokenizer::open(folder, base.config())?)?;
+        }
         let base = ModelInfo::read(&settings)?;
         let extend = RunConfig::resolve(&settings, &base)?;
         let replay = replay(&given, recipe, &extend, args.replay_data, args.replay_steps, &out);
@@ -100,18 +108,22 @@ impl Stages {
             return Ok(Ending::Stopped);
         }
         let mut made = self.made()?;
-        let extended = hash(&self.out.join("extend/report.json"))?;
-        let begun = self.out.join("replay").exists();
-        let overwrite = (begun && made.replay_of != extended).then_some(true).or(self.replay.overwrite);
-        say(2, "replay", &self.out.join("replay"))?;
-        made.replay_of = extended;
-        self.write(&made)?;
-        let replay = RunConfig::resolve(&Settings { overwrite, ..self.replay.clone() }, &self.replayed)?;
+        let (extended, folder) = (hash(&self.out.join("extend/merged"))?, self.out.join("replay"));
+        say(2, "replay", &folder)?;
+        if made.replay_of != extended {
+            // Before anything says what the folder is of: a process that is killed in between must not leave an older replay there.
+            if !made.replay_of.is_empty() && folder.exists() {
+                std::fs::remove_dir_all(&folder).context("remove", &folder)?;
+            }
+            made.replay_of = extended;
+            self.write(&made)?;
+        }
+        let replay = RunConfig::resolve(&self.replay, &self.replayed)?;
         if train(&replay, place, kernels, command)? == Ending::Stopped {
             return Ok(Ending::Stopped);
         }
         say(3, "merge", &self.merge.out)?;
-        let of = format!("{} {:?}", hash(&self.out.join("replay/report.json"))?, self.merge.weight.unwrap_or_default());
+        let of = format!("{} {:?}", hash(&self.out.join("replay/merged"))?, self.merge.weight.unwrap_or_default());
         if self.merge.out.exists() {
             if made.merged_of == of {
                 print(&format!("{} is there already\n", self.merge.out.display()))?;
@@ -150,7 +162,7 @@ impl Stages {
 /// The folder of the stages, when the settings can be theirs.
 fn check(given: &Settings, weight: Option<BlendWeight>) -> Result<PathBuf> {
     let problem = |key: &str, what: &str, help: &str| Problem::new(key, what).help(help);
-    let unmeasured = weight == Some(BlendWeight::Search) && given.eval_data.is_none() && given.model.is_some();
+    let unmeasured = weight == Some(BlendWeight::Search) && given.eval_data.is_none() && matches!(given.model, Some(ModelSource::Folder(_)));
     let wrong = [
         (given.export.is_some(), problem("export", "every stage writes a merged model", "leave out export")),
         (given.init.is_some(), problem("init", "random weights have nothing to merge with", "give a --model")),
@@ -203,8 +215,18 @@ fn replay(given: &Settings, recipe: Recipe, extend: &RunConfig, data: Vec<Source
     }
 }
 
-fn hash(file: &Path) -> Result<String> {
-    Ok(blake3::hash(&std::fs::read(file).context("read", file)?).to_hex()[..16].to_owned())
+/// Of a model's configuration and weights.
+fn hash(model: &Path) -> Result<String> {
+    let entries = std::fs::read_dir(model).context("read", model)?;
+    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().context("read", model)?;
+    files.retain(|file| file.ends_with("config.json") || file.extension().is_some_and(|kind| kind == "safetensors"));
+    files.sort();
+    let mut hash = blake3::Hasher::new();
+    for file in files {
+        let content = std::fs::File::open(&file).context("open", &file)?;
+        hash.update_reader(content).context("read", &file)?;
+    }
+    Ok(hash.finalize().to_hex()[..16].to_owned())
 }
 
 fn say(number: u32, what: &str, folder: &Path) -> Result<()> {

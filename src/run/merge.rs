@@ -20,7 +20,7 @@ use crate::io::atomic::{Existing, check_free};
 use crate::io::export::SHARD_LIMIT;
 use crate::io::{Export, ModelDir, Storage, write_model_dir};
 use crate::model::{Llama, ModelConfig};
-use crate::report::record::{EvalRecord, Role};
+use crate::report::record::{EvalRecord, LengthScore, Role};
 use crate::tensor::Tensor;
 use crate::units::format_length;
 
@@ -130,20 +130,20 @@ fn mixture(blend: &Blend, weight: f64, storage: Storage, kernels: &dyn Kernels) 
     Llama::new(blend.config(weight), placed.collect::<Result<_>>()?)
 }
 
-/// A weight and its mean losses in nats per token, one per length.
+/// A weight and its losses, one per length.
 #[derive(Debug, Clone, PartialEq)]
 struct Tried {
     weight: f64,
-    nll: Vec<f64>,
+    losses: Vec<LengthScore>,
 }
 
 impl Tried {
     fn new(weight: f64, record: &EvalRecord) -> Self {
-        Self { weight, nll: record.perplexity.iter().map(|score| score.nll).collect() }
+        Self { weight, losses: record.perplexity.clone() }
     }
 
     fn sum(&self) -> f64 {
-        self.nll.iter().sum()
+        self.losses.iter().map(|loss| loss.nll).sum()
     }
 }
 
@@ -153,14 +153,18 @@ fn best(tried: &[Tried]) -> Option<&Tried> {
 }
 
 fn table(lengths: &[usize], tried: &[Tried], best: &Tried) -> String {
-    let heads = lengths.iter().map(|&length| format!("{:>12}", format!("nll at {}", format_length(length))));
+    let heads = lengths.iter().map(|&length| format!("{:>20}", format!("nll at {}", format_length(length))));
     let mut out = format!("weight{}{:>12}\n", heads.collect::<String>(), "sum");
     for t in tried {
-        let cells: String = t.nll.iter().chain([&t.sum()]).map(|nll| format!("{nll:>12.4}")).collect();
+        // One window has no spread.
+        let error = |loss: &LengthScore| if loss.error.is_nan() { String::new() } else { format!(" ±{:.4}", loss.error) };
+        let cell = |loss: &LengthScore| format!("{:>12.4}{:<8}", loss.nll, error(loss));
+        let cells: String = t.losses.iter().map(cell).collect();
         let mark = if t == best { "  taken: the smallest sum" } else { "" };
-        out += &format!("{:<6}{cells}{mark}\n", t.weight);
+        out += &format!("{:<6}{cells}{:>12.4}{mark}\n", t.weight, t.sum());
     }
-    out
+    let windows: Vec<String> = best.losses.iter().map(|loss| loss.windows.to_string()).collect();
+    out + &format!("windows: {}; ± standard error over them, which are the same for all weights\n", windows.join(", "))
 }
 
 #[cfg(test)]
@@ -168,7 +172,8 @@ mod tests {
     use super::*;
 
     fn tried(weight: f64, nll: [f64; 2]) -> Tried {
-        Tried { weight, nll: nll.to_vec() }
+        let loss = |nll| LengthScore { nll, error: 0.25, windows: 3, ..LengthScore::default() };
+        Tried { weight, losses: nll.map(loss).to_vec() }
     }
 
     #[test]
@@ -179,9 +184,10 @@ mod tests {
         let table = table(&[256, 2048], &rows[1..3], &rows[2]);
         assert_eq!(
             table,
-            "weight  nll at 256   nll at 2k         sum\n\
-             0.25        2.0000      3.0000      5.0000\n\
-             0.5         3.0000      1.0000      4.0000  taken: the smallest sum\n"
+            "weight          nll at 256           nll at 2k         sum\n\
+             0.25        2.0000 ±0.2500      3.0000 ±0.2500      5.0000\n\
+             0.5         3.0000 ±0.2500      1.0000 ±0.2500      4.0000  taken: the smallest sum\n\
+             windows: 3, 3; ± standard error over them, which are the same for all weights\n"
         );
     }
 }

@@ -118,7 +118,7 @@ impl Job<'_> {
 
     /// Which step the result is of, where that was to be the best.
     fn best_note(&self, validation: &[ValidationRecord]) -> Option<String> {
-        let best = Best::open(self.path(), self.config.eval.best, self.config.measured_with()).ok()??;
+        let best = Best::open(self.path(), self.config.eval.best, self.measured_with()).ok()??;
         let (_, at) = best.checkpoint().ok()??;
         let found = at.retrieval.map_or(String::new(), |share| format!(", retrieval {:.0} %", 100.0 * share));
         let (step, by, count) = (at.step, self.config.eval.best, validation.len());

@@ -46,6 +46,8 @@ pub struct Session<'a> {
     pub title: &'a str,
     /// How progress is shown.
     pub ui: Ui,
+    /// All that a measurement depends on besides the state.
+    pub measured_with: &'a str,
     /// Raised by a signal.
     pub stop: &'a Arc<AtomicBool>,
     /// The run's memory.
@@ -188,7 +190,7 @@ impl Session<'_> {
     pub fn run(&self, kernels: &dyn Kernels, main: bool, validate: &mut Validate) -> Result<(State, Outcome)> {
         let (mut state, outcome) = self.train(kernels, main, validate).map_err(|e| self.with_last_checkpoint(e))?;
         if outcome == Outcome::Finished
-            && let Some(best) = Best::open(self.folder, self.config.eval.best, self.config.measured_with())?
+            && let Some(best) = Best::open(self.folder, self.config.eval.best, self.measured_with.to_owned())?
             && let Some((path, at)) = best.checkpoint()?
             && at.step != state.step
         {
@@ -249,7 +251,7 @@ impl Session<'_> {
         };
         let bar = self.ui.bar(self.title, steps);
         let first = state.step;
-        let mut best = Best::open(self.folder, config.eval.best, config.measured_with())?;
+        let mut best = Best::open(self.folder, config.eval.best, self.measured_with.to_owned())?;
         let mut measure = |state: &mut State, step, logs: &mut Logs| -> Result<()> {
             if let Some(at) = validate(state, step)? {
                 bar.say(self.ui, &logs.validation(&at)?);

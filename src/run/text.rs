@@ -88,11 +88,17 @@ pub fn open(config: &RunConfig, tokenizer: &TextTokenizer, vocab: usize, progres
         Some(path) => Some(eval_file(path, &config.data.reading, &chat)?),
         None => None,
     };
+    // The selection's content counts, not where it lies.
+    let marked = config.positions.select.is_some().then(|| words.marked.iter().map(|&marked| marked.into()).collect::<Vec<u8>>());
+    let with_selection = |hash: String| match &marked {
+        Some(marked) => format!("{hash}-{}", blake3::hash(marked).to_hex()),
+        None => hash,
+    };
     if let Some(stage) = synthetic {
         let rows = Rows::Synthetic(SyntheticBuilder { stage, method, seed, attention, seq_len });
         let eval = given.map_or_else(|| synthetic_eval(longest), Ok)?;
         let summary = format!("{stage}, written as it is needed");
-        return Ok(RunText { rows, eval, summary, hash: stage.to_string() });
+        return Ok(RunText { rows, eval, summary, hash: with_selection(stage.to_string()) });
     }
     let paths: Vec<_> = config
         .data
@@ -127,12 +133,7 @@ pub fn open(config: &RunConfig, tokenizer: &TextTokenizer, vocab: usize, progres
     }
     // A template says nothing about text.
     let identity = if corpus.conversations() { chat.identity() } else { tokenizer.identity() };
-    let mut hash = format!("{}-{identity}", sources.hash()?.to_hex());
-    if config.positions.select.is_some() {
-        // The selection's content counts, not where it lies.
-        let marked: Vec<u8> = words.marked.iter().map(|&marked| marked.into()).collect();
-        hash += &format!("-{}", blake3::hash(&marked).to_hex());
-    }
+    let hash = with_selection(format!("{}-{identity}", sources.hash()?.to_hex()));
     let rows = Rows::Corpus(BatchBuilder { rows: Arc::new(rows), method, seed, attention });
     Ok(RunText { rows, eval, summary, hash: blake3::hash(hash.as_bytes()).to_hex()[..16].to_string() })
 }

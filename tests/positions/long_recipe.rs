@@ -55,7 +55,7 @@ proptest! {
     }
 
     #[test]
-    fn whole_sentences_are_kept_and_none_that_matters_is_passed_over(
+    fn whole_sentences_are_kept_and_those_that_matter_before_the_others(
         want in 1usize..200, extra in 0usize..300, rest in 0.0..=1.0f64, seed: u64,
     ) {
         let text = text(want + extra);
@@ -65,43 +65,50 @@ proptest! {
             sentences.iter().map(|s| sources.iter().filter(|&i| s.contains(i)).count()).collect::<Vec<_>>()
         };
         let kept = keep(rest);
-        let last = kept.iter().rposition(|&tokens| tokens > 0).unwrap();
-        for (sentence, &tokens) in sentences.iter().zip(&kept).take(last) {
-            prop_assert!(tokens == 0 || tokens == sentence.len(), "part of {:?}", sentence);
-            prop_assert!(tokens > 0 || !matters(&text, sentence), "passed over {:?}", sentence);
-        }
+        let torn = sentences.iter().zip(&kept).filter(|(s, tokens)| **tokens > 0 && **tokens < s.len()).count();
+        prop_assert!(torn <= 1 && kept[0] > 0, "{:?} of {:?}", kept, sentences);
 
-        // Without a share of the others they fill what the rest leaves, the first of them, and no more than it takes.
+        // Without a share of the others one of them is taken only when all that matter are.
         let kept = keep(0.0);
-        let is_other = |i: &usize| *i > 0 && !matters(&text, &sentences[*i]);
-        let others: Vec<usize> = (0..sentences.len()).filter(is_other).collect();
-        let filling = others.iter().take_while(|&&i| kept[i] > 0).count();
-        prop_assert!(others[filling..].iter().all(|&i| kept[i] == 0), "{:?} of {:?}", kept, sentences);
-        if filling > 0 {
-            let without_last = (0..sentences.len()).filter(|i| !others[filling - 1..].contains(i));
-            prop_assert!(without_last.map(|i| sentences[i].len()).sum::<usize>() < want, "{:?} of {:?}", kept, sentences);
+        let of = |matter: bool| (1..sentences.len()).filter(|&i| matters(&text, &sentences[i]) == matter).collect::<Vec<_>>();
+        if of(false).iter().any(|&i| kept[i] > 0) {
+            prop_assert!(of(true).iter().all(|&i| kept[i] == sentences[i].len()), "{:?} of {:?}", kept, sentences);
         }
-        // With all of them the row is the document's beginning.
-        let kept = keep(1.0);
-        prop_assert_eq!(kept.iter().take_while(|&&tokens| tokens > 0).sum::<usize>(), want);
     }
 }
 
-#[test]
-fn the_share_of_the_others_is_kept() {
+/// Of many rows: how often a sentence was taken, for those that matter and the others, in each quarter of the document.
+fn taken(rest: f64, want: usize) -> [[(u32, u32); 4]; 2] {
     let text = text(3000);
     let sentences = sentences(&text);
-    let (mut others, mut kept) = (0, 0);
+    let mut counts = [[(0, 0); 4]; 2];
     for row in 0..500 {
-        let sources = sources(&draw(&recipe(1000, 0.3), text.len(), 200, 3, row).1);
-        let last = sources[199];
-        // The row is full with the last of them, so these are all that were drawn.
-        for sentence in sentences.iter().skip(1).filter(|s| s.start <= last && !matters(&text, s)) {
-            others += 1;
-            kept += u32::from(sources.contains(&sentence.start));
+        let sources = sources(&draw(&recipe(4000, rest), text.len(), want, 3, row).1);
+        for sentence in &sentences[1..] {
+            let (taken, of) = &mut counts[usize::from(!matters(&text, sentence))][4 * sentence.start / text.len()];
+            *of += 1;
+            *taken += u32::from(sources.binary_search(&sentence.start).is_ok());
         }
     }
-    within_five_sigma("others kept", kept, others, 0.3);
+    counts
+}
+
+#[test]
+fn rows_are_drawn_evenly_from_the_whole_document() {
+    let [matter, others] = taken(0.4, 900);
+    let share = |counts: &[(u32, u32)]| {
+        let (taken, of) = counts.iter().fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        f64::from(taken) / f64::from(of)
+    };
+    for (name, counts) in [("matter", matter), ("others", others)] {
+        for (quarter, (taken, of)) in counts.into_iter().enumerate() {
+            within_five_sigma(&format!("{name}, quarter {quarter}"), taken, of, share(&counts));
+        }
+    }
+    // The row holds part of those that are kept, and the kept are all alike.
+    let (matter, others) = (share(&matter), share(&others));
+    assert!(matter < 0.9, "{matter}: the row is meant to be too short for all that matter");
+    assert!((others / matter - 0.4).abs() < 0.02, "{others} of the others, {matter} of those that matter");
 }
 
 /// Plans of a document in which 0 ends a sentence and matters.

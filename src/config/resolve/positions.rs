@@ -31,6 +31,12 @@ impl Resolver<'_> {
         let given: Vec<_> = given.into_iter().filter_map(|(name, share)| Some((name, share?.0))).collect();
         let taken: f64 = given.iter().map(|(_, share)| share).sum();
         self.need(taken <= 1.0, "contiguous", "shares that are at most 100% together", format!("{}%", 100.0 * taken));
+        let is_given = |method: &str| given.iter().any(|(name, _)| *name == method);
+        if taken < 1.0 && method.shares().iter().all(|share| is_given(share.method)) {
+            let key = if s.retrieval.is_some() { "retrieval" } else { "contiguous" };
+            let what = format!("expected 100%, because --positions {method} has no other method for the rest, got {}%", 100.0 * taken);
+            self.problem(key, what, "leave it out, or name the method of the other rows with --positions");
+        }
         let method = if given.is_empty() { method } else { method.with(&given) };
         let rope = self.rope(&method, extends);
         let mut not_longer = None;
@@ -124,8 +130,8 @@ impl Resolver<'_> {
     /// The rotation's kind: the user's, else the preset's where the model is not scaled in another way, else what suits the model.
     fn rope(&self, method: &Spec, extends: bool) -> RopeKind {
         let base = &self.model.config.rope;
-        let plain = matches!(base.natural_kind(), RopeKind::Linear) || base.scaling == RopeScaling::Default;
-        let of_preset = self.settings.rope.filter(|kind| plain || *kind == RopeKind::Keep);
+        let plain = matches!(base.scaling, RopeScaling::Default | RopeScaling::Dynamic { .. });
+        let of_preset = self.settings.rope.filter(|kind| plain || [RopeKind::Keep, base.natural_kind()].contains(kind));
         self.given.rope.or(of_preset).unwrap_or_else(|| match () {
             () if method.has(E2_LLM) => RopeKind::Linear,
             () if self.settings.init.is_some() && !extends => RopeKind::Keep,
