@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::data::attend::Attend;
 use crate::data::encode::MASKED;
 use crate::data::rows::RowSet;
-use crate::data::synthetic::Stage;
+use crate::data::synthetic::{self, Document, KNOWN, OTHER, Stage};
 use crate::error::Result;
 use crate::ops::attention::Segments;
 use crate::ops::cross_entropy::{IGNORE, Targets};
@@ -119,6 +119,20 @@ impl Draft {
     }
 }
 
+/// Places of a document whose tokens those before them in the row determine, ascending: what was stated in a part of the document that the
+/// plan left out is not known.
+fn known_places(plan: &Plan, document: &Document) -> Vec<usize> {
+    let of_text = |part: &Part| match part {
+        Part::Text(range) => range.clone(),
+        Part::Own(..) => 0..0,
+    };
+    let places: Vec<usize> = plan.parts.iter().flat_map(of_text).collect();
+    let tokens: Vec<u32> = places.iter().map(|&i| document.tokens[i]).collect();
+    let mut known: Vec<usize> = synthetic::known(&tokens).into_iter().map(|i| places[i]).collect();
+    known.sort_unstable();
+    known
+}
+
 /// Makes training batches: a pure function of the seed and a running row number, so that nothing needs saving.
 #[derive(Debug, Clone)]
 pub struct BatchBuilder {
@@ -182,7 +196,12 @@ impl SyntheticBuilder {
             let mut plans = self.method.row(self.seed, counter);
             let plan = plans.plan(&document.tokens, self.seq_len);
             draft.begin_row(plans.scale);
-            draft.planned(plan, &document.tokens, |i| document.weights[i]);
+            let known = known_places(&plan, &document);
+            let weight = |i: usize| match document.weights[i] == KNOWN && known.binary_search(&i).is_err() {
+                true => OTHER,
+                false => document.weights[i],
+            };
+            draft.planned(plan, &document.tokens, weight);
         }
         Ok(draft.finish(self.seq_len, &self.attention))
     }

@@ -4,7 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use anyhow::Result;
 use ltrain::data::synthetic::vocabulary::{BOS, IS, KEY, LET, STOP, TRACE, VARIABLES};
-use ltrain::data::synthetic::{Document, KNOWN, Kind, OTHER, Probe, REPEATED, STAGES, SyntheticError, recalls};
+use ltrain::data::SyntheticBuilder;
+use ltrain::data::attend::Attend;
+use ltrain::data::synthetic::{Document, KNOWN, Kind, OTHER, Probe, REPEATED, STAGES, Stage, SyntheticError, known, recalls};
+use ltrain::positions::{MethodArgs, Words, build};
 
 use crate::sentences;
 
@@ -50,6 +53,69 @@ fn expected_weights(document: &Document) -> Vec<f32> {
         expected[at + known.start..at + known.end].fill(KNOWN);
     }
     expected
+}
+
+/// Whether the token at `place` follows from the sentences of `row` before it, of which the first and the last may be torn.
+fn follows(row: &[u32], place: usize) -> bool {
+    let before = |end: usize, words: &[u32]| row[..end].windows(words.len()).any(|w| w == words);
+    let start = row[..place].iter().rposition(|t| [KEY, TRACE].contains(t)).unwrap();
+    if row[start] == KEY {
+        // The value of a fact: its words so far and the rest of it stand before this sentence.
+        return row.len() > start + 5 && before(start, &row[start..start + 6]);
+    }
+    // A walk: each of its steps so far, and the one to this token, was assigned.
+    let step = |at: usize| match VARIABLES.contains(&row[at + 1]) {
+        true => before(start, &[LET, row[at], row[at + 1], STOP]),
+        false => row.len() > at + 2 && before(start, &[LET, row[at], row[at + 1], row[at + 2], STOP]),
+    };
+    (start + 1..place).take_while(|&at| VARIABLES.contains(&row[at])).all(step)
+}
+
+#[test]
+fn what_a_row_does_not_say_is_not_known_in_it() -> Result<()> {
+    for kind in [LONG, CHAINS] {
+        for index in 0..20 {
+            let Document { tokens, weights } = kind.document(1500, 2, index)?;
+            let places = |weights: &[f32]| (0..weights.len()).filter(|&i| weights[i] == KNOWN).collect::<BTreeSet<_>>();
+            assert_eq!(known(&tokens).into_iter().collect::<BTreeSet<_>>(), places(&weights), "all of a document says it all");
+            let (mut kept, mut lost) = (0, 0);
+            for start in (0..1500 - 300).step_by(97) {
+                let row = &tokens[start..start + 300];
+                let expected = places(&weights[start..start + 300]).into_iter().filter(|&place| {
+                    // A sentence that began before the row says nothing.
+                    let begun = row[..place].iter().any(|t| [KEY, TRACE].contains(t));
+                    let follows = begun && follows(row, place);
+                    (kept, lost) = (kept + u32::from(follows), lost + u32::from(!follows));
+                    follows
+                });
+                assert_eq!(known(row).into_iter().collect::<BTreeSet<_>>(), expected.collect(), "{kind:?}, from {start}");
+            }
+            assert!(lost > 0 && (kept > 0 || kind == CHAINS), "{kind:?}: {kept} kept, {lost} lost");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn rows_that_are_part_of_a_document_weigh_what_they_say() -> Result<()> {
+    let stage: Stage = "synthetic:mixed-2048".parse()?;
+    for (name, seq_len) in [("natural", 256), ("pose", 256), ("natural", 2048)] {
+        let method = build(&name.parse()?, &MethodArgs::new(2048, 256, seq_len), &Words::default())?;
+        let builder = SyntheticBuilder { stage, method, seed: 4, attention: Attend::Full, seq_len };
+        let (mut known_targets, mut of_documents) = (0, 0);
+        for row in 0..40 {
+            let batch = builder.batch(row, 1)?;
+            let (ids, weights) = (batch.ids.as_u32()?, batch.targets.weights.as_ref().unwrap().as_f32()?);
+            let heavy: BTreeSet<usize> = (1..seq_len).filter(|&i| weights[i - 1] == KNOWN).collect();
+            let said: BTreeSet<usize> = known(ids).into_iter().collect();
+            assert!(heavy.is_subset(&said), "{name} {seq_len}, row {row}: {heavy:?} of {said:?}");
+            known_targets += heavy.len();
+            of_documents += stage.document(4, row)?.weights.iter().filter(|w| **w == KNOWN).count();
+        }
+        assert!(known_targets > 100, "{name} {seq_len}: {known_targets}");
+        assert_eq!(known_targets == of_documents, seq_len == 2048, "{name} {seq_len}: {known_targets} of {of_documents}");
+    }
+    Ok(())
 }
 
 #[test]

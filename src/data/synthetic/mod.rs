@@ -5,12 +5,14 @@
 //! that are walked later (`trace B A 4 7 .`). A recall repeats the words right before its value, so one attention
 //! step from a key to the word after its first mention answers it.
 
+mod known;
 mod language;
 mod probe;
 mod stage;
 mod tokenizer;
 pub mod vocabulary;
 
+pub use known::known;
 pub use probe::{Probe, Prompt, Recall, recalls};
 pub use stage::{STAGES, Stage};
 pub use tokenizer::{tokenizer_config_json, tokenizer_identity, tokenizer_json};
