@@ -19,9 +19,9 @@ work=$(cd "$work" && pwd) results=$(cd "$results" && pwd)
 
 # Which methods a target has; the fewer are those whose difference matters at any length.
 methods() {
-    few="untrained contiguous pose pose-3 uniform endprompt mix random e2-llm full-length s2 longrecipe-yarn"
+    few="untrained contiguous pose pose-3 uniform endprompt mix random e2-llm contiguous-long pose-long uniform-long longrecipe full-length s2"
     case $1 in
-        2048) echo "$few longlora longrecipe retrieval pose-linear pose-long uniform-long contiguous-short pose-short uniform-short" ;;
+        2048) echo "$few longlora contiguous-short pose-short" ;;
         8192) echo "$few" ;;
         *) echo "study.sh: targets are 2048 and 8192" >&2; exit 2 ;;
     esac
@@ -36,11 +36,8 @@ flags() {
         longlora) echo "--method longlora --rope yarn" ;;
         pose|pose-long|pose-short) echo "--method pose" ;;
         pose-3) echo "--method pose --pose-chunks 3" ;;
-        pose-linear) echo "--method pose --rope linear" ;;
-        longrecipe) echo "--method longrecipe --rope longrecipe" ;;
-        longrecipe-yarn) echo "--method longrecipe --rope yarn" ;;
+        longrecipe) echo "--method longrecipe --rope yarn" ;;
         mix) echo "--positions mix:natural=15,pose=40,uniform=45" ;;
-        retrieval) echo "--positions uniform --retrieval 10%" ;;
         uniform*) echo "--method uniform" ;;
         random|e2-llm|endprompt) echo "--method $1" ;;
         *) echo "study.sh: no method called $1" >&2; exit 2 ;;
@@ -51,7 +48,7 @@ flags() {
 row() {
     case $1 in
         full-length|s2|longlora) echo "$2" ;;
-        longrecipe*|*-long) echo $(($2 * 3 / 10)) ;;
+        longrecipe|*-long) echo $(($2 * 3 / 10)) ;;
         *) echo 256 ;;
     esac
 }
@@ -68,16 +65,16 @@ document() {
 # target the depths are distances, from the value to where it is asked for, of 256 tokens, half of the target, the target less 256, less
 # 64 and less 16: a distance D is the depth (T - 6 - D) / (T - 12), as data/synthetic/probe.rs counts.
 measure() {
-    model=$1 lengths=$3 result=$4
+    of=$1 at=$3 to=$4
     case $2 in
         2048) depths=0.8772102,0.5,0.1227898,0.0284872,0.0049116 samples=40 ;;
         8192) depths=0.9694377,0.5,0.0305623,0.0070905,0.0012225 samples=12 ;;
     esac
     shift 4
     # From the folder of the models: records name no path of this machine.
-    (cd "$work" && "$ltrain" eval "$model" --at "$lengths" --tasks ppl,niah --distractors 8 --samples "$samples" --depths "$depths" \
-        --windows 24 --seed 1 "$@" --json "$result.part" >/dev/null)
-    mv "$result.part" "$result"
+    (cd "$work" && "$ltrain" eval "$of" --at "$at" --tasks ppl,niah --distractors 8 --samples "$samples" --depths "$depths" \
+        --windows 24 --seed 1 "$@" --json "$to.part" >/dev/null)
+    mv "$to.part" "$to"
 }
 
 # lengths TARGET: where all are measured.

@@ -11,16 +11,16 @@ from pathlib import Path
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent.parent / "docs/results/study")
 # In the order of the tables, with what a row of theirs is made of.
-ROWS = {"full-length": 1.0, "s2": 1.0, "longlora": 1.0, "longrecipe-yarn": 0.3, "longrecipe": 0.3, "pose-long": 0.3, "uniform-long": 0.3}
+ROWS = {"full-length": 1.0, "s2": 1.0, "longlora": 1.0, "longrecipe": 0.3, "contiguous-long": 0.3, "pose-long": 0.3, "uniform-long": 0.3}
 METHODS = (
     "untrained-keep untrained-linear untrained-ntk untrained-yarn contiguous random pose pose-3 uniform mix endprompt e2-llm "
-    "pose-long uniform-long longrecipe-yarn longrecipe full-length s2 longlora contiguous-short pose-short"
+    "contiguous-long pose-long uniform-long longrecipe full-length s2 longlora contiguous-short pose-short"
 ).split()
 CONTEXT = 256
 # Of the plot of losses, with their colours.
 LINES = {
     "untrained-yarn": "#8a8f98", "contiguous": "#b97900", "pose": "#0068ad", "uniform": "#c04a00", "e2-llm": "#b0508a",
-    "longrecipe-yarn": "#00805c", "full-length": "#7a3fd1",
+    "pose-long": "#00805c", "full-length": "#7a3fd1",
 }
 STYLE = """<style>text{fill:#333}.line{stroke:#ddd}.mark{stroke:#000}
 @media(prefers-color-scheme:dark){text{fill:#ccc}.line{stroke:#333}.mark{stroke:#fff}}</style>"""

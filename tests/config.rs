@@ -66,13 +66,13 @@ fn problem_keys(result: Result<RunConfig, ConfigError>) -> Vec<String> {
 fn the_builtin_model_needs_no_settings() {
     let config = run(&tiny(), &[]);
     assert_eq!(config.model.source, ModelSource::Builtin);
-    assert_eq!((config.positions.context, config.positions.target, config.data.seq_len), (256, 2048, 256));
+    assert_eq!((config.positions.context, config.positions.target, config.data.seq_len), (256, 2048, 614));
     assert_eq!((config.positions.method.name(), config.positions.rope), ("pose", RopeKind::Yarn));
     assert_eq!(
         (config.train.mode, config.train.lora.is_none(), config.train.recompute),
         (TrainMode::Full, true, Recompute::Nothing)
     );
-    assert_eq!((config.train.steps, config.tokens_per_step()), (defaults::BUILTIN_STEPS, 4096));
+    assert_eq!((config.train.steps, config.tokens_per_step()), (defaults::BUILTIN_STEPS, 6 * 614));
     assert_eq!((config.optim.lr, config.optim.shape), (defaults::LR_BUILTIN, Shape::Cosine));
     assert_eq!(config.eval.at, [256, 512, 1024, 2048]);
     assert!(config.eval.control);
@@ -83,10 +83,10 @@ fn the_builtin_model_needs_no_settings() {
 #[test]
 fn a_large_model_gets_adapters_and_needs_text() {
     let config = run(&large(), &["model=/m", "data=/text"]);
-    assert_eq!((config.positions.target, config.data.seq_len), (4 * 8192, 8192));
+    assert_eq!((config.positions.target, config.data.seq_len), (4 * 8192, 9830));
     let lora = config.train.lora.as_ref().unwrap();
     assert_eq!((config.train.mode, lora.rank, lora.alpha, lora.targets.len()), (TrainMode::Lora, 16, 32.0, 7));
-    assert_eq!((config.optim.lr, config.tokens_per_step(), config.train.recompute), (1e-4, 65_536, Recompute::Layers));
+    assert_eq!((config.optim.lr, config.tokens_per_step(), config.train.recompute), (1e-4, 7 * 9830, Recompute::Layers));
     assert!(!config.eval.control);
     assert_eq!(problem_keys(resolve(&large(), &["model=/m"])), ["data"]);
 
@@ -266,7 +266,7 @@ fn all_problems_are_found_at_once() {
         // With rows that are too long, the method's own numbers are not looked at.
         assert!(key == "pose_chunks" || keys.iter().any(|k| k == key), "{key} is missing in {keys:?}");
     }
-    assert_eq!(problem_keys(resolve(&tiny(), &["pose_chunks=300"])), ["--pose-chunks"]);
+    assert_eq!(problem_keys(resolve(&tiny(), &["pose_chunks=700"])), ["--pose-chunks"]);
     let both = resolve(&tiny(), &["target=128", "steps=0"]);
     let text = shown(both.unwrap_err());
     assert!(text.contains("not longer than this model's context (256 tokens) (from: builtin:tiny ("), "{text}");
@@ -275,11 +275,25 @@ fn all_problems_are_found_at_once() {
 #[test]
 fn rows_are_never_longer_than_a_synthetic_document() {
     assert_eq!(run(&tiny(), &["data=synthetic:facts-64"]).data.seq_len, 64);
-    assert_eq!(run(&tiny(), &["data=synthetic:long-2048"]).data.seq_len, 256, "the model's context is the shorter one");
+    assert_eq!(run(&tiny(), &["data=synthetic:long-2048"]).data.seq_len, 614, "30 % of the target is the shorter one");
+    assert_eq!(run(&tiny(), &["data=synthetic:mixed-256"]).data.seq_len, 256);
+    // A row that holds one of the short documents has one, others have part of a long one.
+    let row = |settings: &[&str]| {
+        let config = run(&tiny(), settings);
+        (config.data.seq_len, config.data.train[0].to_string())
+    };
+    for method in ["pose", "e2-llm", "endprompt", "uniform"] {
+        assert_eq!(row(&[&format!("method={method}")]), (256, "synthetic:mixed-256".into()), "the papers' rows have the context");
+    }
+    assert_eq!(row(&["positions=e2-llm"]).0, 256);
+    assert_eq!(row(&["positions=uniform"]), (614, "synthetic:mixed-2048".into()));
+    assert_eq!(row(&["seq_len=128"]), (128, "synthetic:mixed-256".into()));
+    assert_eq!(row(&["seq_len=1k", "target=8k"]), (1024, "synthetic:mixed-8192".into()));
+    assert_eq!(row(&["target=512"]).0, 256, "30 % of the target is less than the context");
     let full = run(&tiny(), &["method=full-length"]);
     assert_eq!((full.data.seq_len, full.data.train[0].to_string().as_str()), (2048, "synthetic:mixed-2048"));
     for assignments in
-        [&["seq_len=257"][..], &["method=full-length", "data=synthetic:mixed-256"], &["data=synthetic:facts-64", "seq_len=65"]]
+        [&["seq_len=257", "data=synthetic:mixed-256"][..], &["method=full-length", "data=synthetic:mixed-256"], &["data=synthetic:facts-64", "seq_len=65"]]
     {
         let text = shown(resolve(&tiny(), assignments).unwrap_err());
         assert!(text.contains("seq_len: expected at most the ") && text.contains("such as --data synthetic:"), "{text}");
@@ -352,7 +366,7 @@ fn shares_of_rows_become_a_mix() {
         assert_eq!(problem_keys(resolve(&tiny(), &alone)), [key], "half of the rows have no method");
     }
     assert_eq!(spec(&["positions=retrieval", "retrieval=100%"]), "retrieval");
-    assert_eq!(problem_keys(resolve(&tiny(), &["attention=s2", "s2_group=1/129"])), ["s2_group"]);
+    assert_eq!(problem_keys(resolve(&tiny(), &["attention=s2", "s2_group=1/308"])), ["s2_group"]);
     assert_eq!(spec(&["contiguous=0"]), "pose");
     // A mix with E2-LLM trains on the base rotation: all other rows are divided by the factor.
     let e2 = run(&tiny(), &["positions=mix:pose=1,e2-llm=1"]);

@@ -9,7 +9,7 @@ use super::text::Warmup;
 /// `--model`.
 pub const MODEL: &str = "builtin:tiny";
 /// `--data` of the built-in model; longer documents of the same mix where a method wants them.
-pub const BUILTIN_DATA: &str = "synthetic:mixed-256";
+pub const BUILTIN_DATA: &str = "synthetic:mixed-2048";
 /// `--columns`.
 pub const COLUMN: &str = "text";
 /// `--val`, in documents of a hundred.
@@ -19,7 +19,7 @@ pub const EXTENSION: usize = 4;
 /// The same for the built-in model.
 pub const BUILTIN_EXTENSION: usize = 8;
 /// Longest `--seq-len` that is chosen unasked.
-pub const MAX_SEQ_LEN: usize = 8192;
+pub const MAX_SEQ_LEN: usize = 32_768;
 /// `--pose-chunks`.
 pub const POSE_CHUNKS: usize = 2;
 /// Groups per document that `--s2-group` makes.
@@ -104,7 +104,7 @@ pub fn shown(option: &str) -> Option<String> {
         "model" => text(MODEL),
         "init" => text("the model's weights"),
         "tokenizer" => text("the model's"),
-        "data" => format!("{BUILTIN_DATA} for {MODEL}, or longer ones where a method wants them; needed for other models"),
+        "data" => format!("{BUILTIN_DATA} for {MODEL}, or documents that suit the rows and the target; needed for other models"),
         "eval_data" => text("documents held back, see --val"),
         "columns" => format!("text={COLUMN}"),
         "format" => text("auto"),
@@ -115,10 +115,11 @@ pub fn shown(option: &str) -> Option<String> {
         "val" => format!("{}%", VAL_SHARE * 100.0),
         "target" => format!("{EXTENSION} x the model's context; {MODEL} {BUILTIN_EXTENSION} x; with --init the context"),
         "seq_len" => format!(
-            "the model's context, at most {}, or a synthetic document; full-length and longlora: the target, longrecipe: 30% of it",
+            "30% of the target, but the model's context at least and {} at most; with --method the context, full-length and longlora: \
+             the target, longrecipe: 30% of it",
             format_length(MAX_SEQ_LEN)
         ),
-        "method" => text("pose where rows are shorter than the target, else full-length"),
+        "method" => text("pose, with longer rows than its paper's, where rows are shorter than the target, else full-length"),
         "positions" => text("as --method says"),
         "attention" => text("full"),
         "contiguous" | "retrieval" => text("none"),

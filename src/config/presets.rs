@@ -14,8 +14,8 @@ use crate::optim::Shape;
 use crate::positions::Spec;
 use crate::train::TrainMode;
 
-/// Share of the target that LongRecipe's rows have.
-const RECIPE_ROW: f64 = 0.3;
+/// Share of the target that LongRecipe's rows have, and those of the default method.
+const ROW_SHARE: f64 = 0.3;
 
 /// The settings of a preset.
 pub(super) fn settings(recipe: Recipe) -> Settings {
@@ -27,9 +27,14 @@ pub(super) fn settings(recipe: Recipe) -> Settings {
 pub(super) fn seq_len(preset: Preset, target: usize) -> Option<usize> {
     match preset {
         Preset::FullLength | Preset::LongLora => Some(target),
-        Preset::LongRecipe => Some(((target as f64 * RECIPE_ROW) as usize).max(2)),
+        Preset::LongRecipe => Some(share_of(target).max(2)),
         _ => None,
     }
+}
+
+/// Tokens of a row that has its share of the target.
+pub(super) fn share_of(target: usize) -> usize {
+    (target as f64 * ROW_SHARE) as usize
 }
 
 /// Rows of an optimizer step in the papers.

@@ -98,10 +98,9 @@ impl Resolver<'_> {
         if !self.builtin() {
             return Vec::new();
         }
-        // Rows that are as long as the target, or choose from as much, come from documents of that length.
-        let target = self.target();
-        let row = self.settings.method.and_then(|recipe| presets::seq_len(recipe.preset, target));
-        vec![Source::Synthetic(Stage::mixed(row.map_or(0, |_| target)))]
+        // Short rows hold a document each; longer ones come from documents of the target's length.
+        let short = Stage::mixed(0);
+        vec![Source::Synthetic(if self.row().0 <= short.length { short } else { Stage::mixed(self.target()) })]
     }
 
     fn model(&mut self) -> ModelSettings {
@@ -192,7 +191,8 @@ impl Resolver<'_> {
         let micro_batch = s.micro_batch.unwrap_or((self.model.by_size(defaults::MICRO_TOKENS) / row).max(1));
         let per_pass = row.saturating_mul(micro_batch).max(1);
         let of_paper = || Some(presets::rows_per_step(s.method?)?.div_ceil(micro_batch.max(1)));
-        let accum = s.accum.or_else(of_paper).unwrap_or_else(|| self.model.by_size(defaults::STEP_TOKENS).div_ceil(per_pass));
+        let nearest = || ((self.model.by_size(defaults::STEP_TOKENS) + per_pass / 2) / per_pass).max(1);
+        let accum = s.accum.or_else(of_paper).unwrap_or_else(nearest);
         let steps = s.steps.unwrap_or(if self.builtin() { defaults::BUILTIN_STEPS } else { self.model.by_size(defaults::STEPS) });
         for (key, value) in [("micro_batch", micro_batch as u64), ("accum", accum as u64), ("steps", steps)] {
             self.need(value >= 1, key, "at least 1", value);

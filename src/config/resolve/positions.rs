@@ -23,9 +23,8 @@ impl Resolver<'_> {
 
         let stage = self.sources().iter().find_map(Source::stage);
         let document = stage.map_or(usize::MAX, |stage| stage.length);
-        let by_preset = || presets::seq_len(s.method?.preset, target);
-        let usual = || context.min(defaults::MAX_SEQ_LEN).min(target).min(document);
-        let seq_len = s.seq_len.map(|l| l.0).or_else(by_preset).unwrap_or_else(usual);
+        let (row, chosen) = self.row();
+        let seq_len = if chosen { row } else { row.min(document) };
         let method = s.positions.clone().unwrap_or_else(|| Spec::only(if seq_len < target && extends { POSE } else { NATURAL }));
         let given = [(RETRIEVAL, s.retrieval), (NATURAL, s.contiguous)];
         let given: Vec<_> = given.into_iter().filter_map(|(name, share)| Some((name, share?.0))).collect();
@@ -125,6 +124,22 @@ impl Resolver<'_> {
             },
             not_longer,
         )
+    }
+
+    /// Tokens of a row, and whether somebody chose them. Where nobody did, a paper's method has the base's context, as in the papers,
+    /// and else a row has a share of the target, which `docs/study.md` measures to be worth its cost.
+    pub(super) fn row(&self) -> (usize, bool) {
+        let (s, context, target) = (self.settings, self.model.config.context, self.target());
+        let by_preset = || presets::seq_len(s.method?.preset, target);
+        if let Some(chosen) = s.seq_len.map(|l| l.0).or_else(by_preset) {
+            return (chosen, true);
+        }
+        let within_context = |spec: &Spec| spec.has(E2_LLM) || spec.has(END_PROMPT);
+        let share = match s.method.is_some() || s.positions.as_ref().is_some_and(within_context) {
+            true => 0,
+            false => presets::share_of(target),
+        };
+        (context.max(share).min(defaults::MAX_SEQ_LEN).min(target), false)
     }
 
     /// The rotation's kind: the user's, else the preset's where the model is not scaled in another way, else what suits the model.
