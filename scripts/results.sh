@@ -14,6 +14,7 @@ work=${2:-$root/target/results}
 results=$root/docs/results/runs
 ltrain=${LTRAIN:-$root/target/release/ltrain}
 mkdir -p "$work" "$results"
+case $ltrain in /*) ;; *) ltrain=$PWD/$ltrain ;; esac
 [ -x "$ltrain" ] || (cd "$root" && cargo build --release)
 # From a folder with short names: records name no path of this machine.
 cd "$work"
@@ -59,7 +60,7 @@ run tiny runs/tiny --out runs/tiny
 {
     run stories-adapters runs/adapters $stories --train lora --lora-targets q,k --rank 32 --lr 3e-3 --out runs/adapters
     run stories-full runs/full $stories --out runs/full
-    run stories-none runs/none $stories --positions natural --rope keep --out runs/none
+    run stories-none runs/none $stories --positions natural --rope keep --seq-len 512 --out runs/none
 }
 # A command per paper.
 both pose --method pose

@@ -15,6 +15,7 @@ tokens=${TOKENS:-819200}
 ltrain=${LTRAIN:-$root/target/release/ltrain}
 mkdir -p "$work" "$results"
 work=$(cd "$work" && pwd) results=$(cd "$results" && pwd)
+case $ltrain in /*) ;; *) ltrain=$PWD/$ltrain ;; esac
 [ -x "$ltrain" ] || (cd "$root" && cargo build --release)
 
 # Which methods a target has; the fewer are those whose difference matters at any length.

@@ -68,6 +68,7 @@ fn the_builtin_model_needs_no_settings() {
     assert_eq!(config.model.source, ModelSource::Builtin);
     assert_eq!((config.positions.context, config.positions.target, config.data.seq_len), (256, 2048, 614));
     assert_eq!((config.positions.method.name(), config.positions.rope), ("pose", RopeKind::Yarn));
+    assert_eq!(config.data.train[0].to_string(), defaults::BUILTIN_DATA);
     assert_eq!(
         (config.train.mode, config.train.lora.is_none(), config.train.recompute),
         (TrainMode::Full, true, Recompute::Nothing)
@@ -290,6 +291,8 @@ fn rows_are_never_longer_than_a_synthetic_document() {
     assert_eq!(row(&["seq_len=128"]), (128, "synthetic:mixed-256".into()));
     assert_eq!(row(&["seq_len=1k", "target=8k"]), (1024, "synthetic:mixed-8192".into()));
     assert_eq!(row(&["target=512"]).0, 256, "30 % of the target is less than the context");
+    assert_eq!(row(&["target=128k"]), (4096, "synthetic:mixed-8192".into()), "a small model's step has no more tokens");
+    assert_eq!(row(&["method=longrecipe", "target=512"]), (153, "synthetic:mixed-2048".into()));
     let full = run(&tiny(), &["method=full-length"]);
     assert_eq!((full.data.seq_len, full.data.train[0].to_string().as_str()), (2048, "synthetic:mixed-2048"));
     for assignments in

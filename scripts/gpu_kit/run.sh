@@ -239,7 +239,7 @@ check() {
 
 # The built-in model: on the device and on the CPU with the same settings, which must agree, then far on the device.
 stage_builtin() {
-    local status=0 near=(--no-control --eval ppl) far=(--no-control --target 128k)
+    local status=0 near=(--no-control --eval ppl --seq-len 256) far=(--no-control --target 128k)
     [ -z "$dry" ] || { near+=(--steps 2 --eval-at 256) far+=(--steps 2 --eval none); }
     train 240 builtin "${device[@]}" "${near[@]}" || status=1
     train 240 builtin-cpu --gpus 0 "${near[@]}" || status=1

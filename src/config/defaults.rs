@@ -8,7 +8,7 @@ use super::text::Warmup;
 
 /// `--model`.
 pub const MODEL: &str = "builtin:tiny";
-/// `--data` of the built-in model; longer documents of the same mix where a method wants them.
+/// `--data` of the built-in model at its default target and rows.
 pub const BUILTIN_DATA: &str = "synthetic:mixed-2048";
 /// `--columns`.
 pub const COLUMN: &str = "text";
@@ -18,8 +18,10 @@ pub const VAL_SHARE: f64 = 0.01;
 pub const EXTENSION: usize = 4;
 /// The same for the built-in model.
 pub const BUILTIN_EXTENSION: usize = 8;
-/// Longest `--seq-len` that is chosen unasked.
-pub const MAX_SEQ_LEN: usize = 32_768;
+/// Longest `--seq-len` that is chosen unasked because the model's context is as long.
+pub const MAX_SEQ_LEN: usize = 8192;
+/// Longest `--seq-len` that is chosen unasked as a share of the target, for large and small models: a small one's step has no more tokens.
+pub const MAX_SHARE: [usize; 2] = [32_768, STEP_TOKENS[1]];
 /// `--pose-chunks`.
 pub const POSE_CHUNKS: usize = 2;
 /// Groups per document that `--s2-group` makes.
@@ -115,8 +117,10 @@ pub fn shown(option: &str) -> Option<String> {
         "val" => format!("{}%", VAL_SHARE * 100.0),
         "target" => format!("{EXTENSION} x the model's context; {MODEL} {BUILTIN_EXTENSION} x; with --init the context"),
         "seq_len" => format!(
-            "30% of the target, but the model's context at least and {} at most; with --method the context, full-length and longlora: \
-             the target, longrecipe: 30% of it",
+            "30% of the target, at most {} ({small}: {}), but at least the model's context up to {}, which is all with --method, e2-llm \
+             or endprompt; --method full-length and longlora: the target, longrecipe: 30% of it",
+            format_length(MAX_SHARE[0]),
+            format_length(MAX_SHARE[1]),
             format_length(MAX_SEQ_LEN)
         ),
         "method" => text("pose, with longer rows than its paper's, where rows are shorter than the target, else full-length"),

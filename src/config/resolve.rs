@@ -98,9 +98,11 @@ impl Resolver<'_> {
         if !self.builtin() {
             return Vec::new();
         }
-        // Short rows hold a document each; longer ones come from documents of the target's length.
-        let short = Stage::mixed(0);
-        vec![Source::Synthetic(if self.row().0 <= short.length { short } else { Stage::mixed(self.target()) })]
+        // Rows as long as the base's context hold a short document each; longer ones, and those that a preset makes a share of the
+        // target, come from documents of the target's length.
+        let (target, short) = (self.target(), Stage::mixed(0));
+        let of_target = self.settings.method.is_some_and(|recipe| presets::seq_len(recipe.preset, target).is_some());
+        vec![Source::Synthetic(if of_target || self.row().0 > short.length { Stage::mixed(target) } else { short })]
     }
 
     fn model(&mut self) -> ModelSettings {

@@ -235,13 +235,16 @@ fn refuse_left_out(template: &ChatTemplate, conversation: &Conversation, whole: 
     if tools.is_some() && is_same(messages, None) {
         return Err(ChatError::LeftOut { what: "the tools".into() });
     }
+    let mut behind = 0;
     for (i, message) in messages.iter().enumerate() {
         let role = message["role"].as_str().unwrap_or_default();
         let content = message["content"].as_str().unwrap_or_default();
         let longer = |message: &mut Value| message["content"] = format!("{content}.").into();
-        // To render once more for each of many turns would be slow, and templates write these two roles as they are.
-        let stands = matches!(role, "user" | "assistant") && whole.contains(content.trim());
-        if !stands && same_with(i, &longer) {
+        // To render once more for each of many turns would be slow, and templates write these two roles as they are, one behind the other.
+        let spoken = content.trim();
+        let place = matches!(role, "user" | "assistant").then(|| whole[behind..].find(spoken)).flatten();
+        behind += place.map_or(0, |at| at + spoken.len());
+        if place.is_none() && same_with(i, &longer) {
             return Err(ChatError::LeftOut { what: format!("message {} of the role {role:?}", i + 1) });
         }
         let without_calls = |message: &mut Value| {

@@ -2,7 +2,7 @@
 //!
 //! Each stage is a command of its own and leaves a folder of its own: `extend` (training with its method), `replay` (instruction data at
 //! true positions, a tenth of the learning rate) and `merged` (the weighted mean with the base). A stage that is complete is not
-//! done again, one that was begun continues, and one whose predecessor did more since then starts anew: `stages.json` says what
+//! done again, one that was begun continues, and one whose predecessor's model is another since then starts anew: `stages.json` says what
 //! each was made from.
 
 use std::path::{Path, PathBuf};
@@ -111,8 +111,12 @@ impl Stages {
         let (extended, folder) = (hash(&self.out.join("extend/merged"))?, self.out.join("replay"));
         say(2, "replay", &folder)?;
         if made.replay_of != extended {
+            if folder.exists() && made.replay_of.is_empty() {
+                let what = format!("{} is there, and {STAGES} does not say of which model it is", folder.display());
+                return Err(ConfigError::Problems(vec![Problem::new("out", what).help("remove it, or choose another --out")]).into());
+            }
             // Before anything says what the folder is of: a process that is killed in between must not leave an older replay there.
-            if !made.replay_of.is_empty() && folder.exists() {
+            if folder.exists() {
                 std::fs::remove_dir_all(&folder).context("remove", &folder)?;
             }
             made.replay_of = extended;

@@ -131,7 +131,8 @@ fn roles_and_tools_that_the_template_leaves_out_are_refused() {
     assert_eq!(e.code, "E345");
     let late = "{% for m in messages %}{% if loop.index != 3 %}{{ m.role }}: {{ m.content }}<|im_end|>{% endif %}{% endfor %}\
                 {% if add_generation_prompt %}assistant: {% endif %}";
-    let (said, _) = refused(&[("a.jsonl", &[row(&["q", "a", "lost", "b"])])], late);
+    // That the same was said before does not hide it.
+    let (said, _) = refused(&[("a.jsonl", &[row(&["no", "then", "no", "b"])])], late);
     assert!(said.ends_with("the chat template leaves out message 3 of the role \"user\""), "{said}");
     let mut with_tools = row(&["q", "a"]);
     with_tools["tools"] = json!([{"name": "f"}]);

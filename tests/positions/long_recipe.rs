@@ -95,7 +95,8 @@ fn taken(rest: f64, want: usize) -> [[(u32, u32); 4]; 2] {
 
 #[test]
 fn rows_are_drawn_evenly_from_the_whole_document() {
-    let [matter, others] = taken(0.4, 900);
+    let counts_of = taken(0.4, 900);
+    let [matter, others] = counts_of;
     let share = |counts: &[(u32, u32)]| {
         let (taken, of) = counts.iter().fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
         f64::from(taken) / f64::from(of)
@@ -108,7 +109,11 @@ fn rows_are_drawn_evenly_from_the_whole_document() {
     // The row holds part of those that are kept, and the kept are all alike.
     let (matter, others) = (share(&matter), share(&others));
     assert!(matter < 0.9, "{matter}: the row is meant to be too short for all that matter");
-    assert!((others / matter - 0.4).abs() < 0.02, "{others} of the others, {matter} of those that matter");
+    // Five standard errors of a ratio of two independent shares.
+    let spread = |share: f64, of: u32| (1.0 - share) / (share * f64::from(of));
+    let of = counts_of.map(|counts| counts.iter().map(|(_, of)| of).sum());
+    let error = others / matter * (spread(matter, of[0]) + spread(others, of[1])).sqrt();
+    assert!((others / matter - 0.4).abs() < 5.0 * error, "{others} of the others, {matter} of those that matter, ± {error}");
 }
 
 /// Plans of a document in which 0 ends a sentence and matters.

@@ -79,9 +79,11 @@ fn what_a_row_does_not_say_is_not_known_in_it() -> Result<()> {
             let places = |weights: &[f32]| (0..weights.len()).filter(|&i| weights[i] == KNOWN).collect::<BTreeSet<_>>();
             assert_eq!(known(&tokens).into_iter().collect::<BTreeSet<_>>(), places(&weights), "all of a document says it all");
             let (mut kept, mut lost) = (0, 0);
-            for start in (0..1500 - 300).step_by(97) {
-                let row = &tokens[start..start + 300];
-                let expected = places(&weights[start..start + 300]).into_iter().filter(|&place| {
+            // Chains need more room for their assignments to be there.
+            let length = if kind == CHAINS { 1100 } else { 300 };
+            for start in (0..1500 - length).step_by(97) {
+                let row = &tokens[start..start + length];
+                let expected = places(&weights[start..start + length]).into_iter().filter(|&place| {
                     // A sentence that began before the row says nothing.
                     let begun = row[..place].iter().any(|t| [KEY, TRACE].contains(t));
                     let follows = begun && follows(row, place);
@@ -90,10 +92,18 @@ fn what_a_row_does_not_say_is_not_known_in_it() -> Result<()> {
                 });
                 assert_eq!(known(row).into_iter().collect::<BTreeSet<_>>(), expected.collect(), "{kind:?}, from {start}");
             }
-            assert!(lost > 0 && (kept > 0 || kind == CHAINS), "{kind:?}: {kept} kept, {lost} lost");
+            assert!(lost > 0 && kept > 0, "{kind:?}: {kept} kept, {lost} lost");
         }
     }
     Ok(())
+}
+
+#[test]
+fn assignments_in_a_circle_end() {
+    let [a, b] = [VARIABLES.start, VARIABLES.start + 1];
+    let walk = [LET, a, b, STOP, LET, b, a, STOP, TRACE, a, b, a];
+    assert!(known(&walk).iter().all(|&place| place < walk.len()));
+    assert!(known(&[TRACE]).is_empty() && known(&[LET, a, a, STOP, TRACE]).is_empty());
 }
 
 #[test]
@@ -108,9 +118,13 @@ fn rows_that_are_part_of_a_document_weigh_what_they_say() -> Result<()> {
             // A part of a repetition has no weights: all of it weighs the same.
             let Some(weights) = &batch.targets.weights else { continue };
             let (ids, weights) = (batch.ids.as_u32()?, weights.as_f32()?);
+            if weights.contains(&REPEATED) {
+                continue;
+            }
+            // What is said again in a row was said before in its document, so it weighs what the document says.
             let heavy: BTreeSet<usize> = (1..seq_len).filter(|&i| weights[i - 1] == KNOWN).collect();
             let said: BTreeSet<usize> = known(ids).into_iter().collect();
-            assert!(heavy.is_subset(&said), "{name} {seq_len}, row {row}: {heavy:?} of {said:?}");
+            assert_eq!(heavy, said, "{name} {seq_len}, row {row}");
             known_targets += heavy.len();
             of_documents += stage.document(4, row)?.weights.iter().filter(|w| **w == KNOWN).count();
         }

@@ -126,8 +126,9 @@ impl Resolver<'_> {
         )
     }
 
-    /// Tokens of a row, and whether somebody chose them. Where nobody did, a paper's method has the base's context, as in the papers,
-    /// and else a row has a share of the target, which `docs/study.md` measures to be worth its cost.
+    /// Tokens of a row, and whether somebody chose them. Where nobody did, a row has a share of the target, which `docs/study.md` measures to
+    /// be worth its cost. With `--method` it has the base's context, as in the papers; E2-LLM would train longer rows at positions that its
+    /// smallest scales do not bring into the context, and EndPrompt is about short text.
     pub(super) fn row(&self) -> (usize, bool) {
         let (s, context, target) = (self.settings, self.model.config.context, self.target());
         let by_preset = || presets::seq_len(s.method?.preset, target);
@@ -137,9 +138,9 @@ impl Resolver<'_> {
         let within_context = |spec: &Spec| spec.has(E2_LLM) || spec.has(END_PROMPT);
         let share = match s.method.is_some() || s.positions.as_ref().is_some_and(within_context) {
             true => 0,
-            false => presets::share_of(target),
+            false => presets::share_of(target).min(self.model.by_size(defaults::MAX_SHARE)),
         };
-        (context.max(share).min(defaults::MAX_SEQ_LEN).min(target), false)
+        (context.min(defaults::MAX_SEQ_LEN).max(share).min(target), false)
     }
 
     /// The rotation's kind: the user's, else the preset's where the model is not scaled in another way, else what suits the model.

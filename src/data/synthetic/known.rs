@@ -30,11 +30,13 @@ fn walked(tokens: &[u32]) -> Vec<usize> {
             }
             [TRACE, mut variable, ..] => {
                 let mut place = at + 2;
-                while let Some(Holds::Variable(next)) = holds.get(&variable) {
+                // In a row of torn sentences assignments may go round in a circle.
+                for _ in VARIABLES {
+                    let Some(Holds::Variable(next)) = holds.get(&variable) else { break };
                     found.push(place);
                     (variable, place) = (*next, place + 1);
                 }
-                if holds.contains_key(&variable) {
+                if let Some(Holds::Value) = holds.get(&variable) {
                     found.extend([place, place + 1]);
                 }
             }
