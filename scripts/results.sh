@@ -18,6 +18,9 @@ case $ltrain in /*) ;; *) ltrain=$PWD/$ltrain ;; esac
 [ -x "$ltrain" ] || (cd "$root" && cargo build --release)
 # From a folder with short names: records name no path of this machine.
 cd "$work"
+mkdir -p bin
+ln -sfn "$ltrain" bin/ltrain
+PATH=$PWD/bin:$PATH
 for file in "$shared"/models/stories260k "$shared"/data/*.txt; do ln -sfn "$file" .; done
 
 # figures RUN: what its report has of them.
@@ -38,7 +41,9 @@ run() {
     case " ${ONLY:-$run_name} " in *" $run_name "*) ;; *) return 0 ;; esac
     [ -e "$results/$run_name.json" ] && return 0
     echo "$(date +%T) $run_name"
-    (echo "\$ ltrain $*" && "$ltrain" "$@" --progress quiet 2>&1) >"$run_name.txt"
+    ltrain "$@" >"$run_name.log" 2>&1
+    # Without the lines that only show that it is alive.
+    (echo "\$ ltrain $*" && grep -Ev '^(step|evaluate|eval) ' "$run_name.log") >"$run_name.txt"
     figures "$run_folder" >"$run_name.json"
     mv "$run_name.txt" "$run_name.json" "$results"
 }

@@ -190,7 +190,7 @@ def losses(target, found):
     for tick in range(math.ceil(low * 5), math.floor(high * 5) + 1):
         body.append(f'<path class="line" d="M{left} {y(tick / 5):.1f}h{width}"/>')
         body.append(text(left - 6, y(tick / 5) + 4, f"{tick / 5:.1f}", "end"))
-    body += [text(x(lo), top + height + 16, f"{lo}+", "middle") for lo in places]
+    body += [text(x(lo), top + height + 26, f"{lo}+", "middle") for lo in places]
     # Names at the right, apart from each other.
     at = -math.inf
     for method in sorted(methods, key=lambda m: y(curves[m][places[-1]])):
@@ -198,7 +198,7 @@ def losses(target, found):
         body.append(f'<polyline points="{points}" fill="none" stroke="{LINES[method]}" stroke-width="2"/>')
         at = max(at + 13, y(curves[method][places[-1]]) + 4)
         body.append(text(left + width + 8, at, method, more=f' style="fill:{LINES[method]}"'))
-    svg(f"loss-{target}.svg", left + width + 120, top + height + 26, body)
+    svg(f"loss-{target}.svg", left + width + 120, top + height + 34, body)
 
 
 if __name__ == "__main__":
