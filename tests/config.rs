@@ -295,9 +295,11 @@ fn rows_are_never_longer_than_a_synthetic_document() {
     assert_eq!(row(&["method=longrecipe", "target=512"]), (153, "synthetic:mixed-2048".into()));
     let full = run(&tiny(), &["method=full-length"]);
     assert_eq!((full.data.seq_len, full.data.train[0].to_string().as_str()), (2048, "synthetic:mixed-2048"));
-    for assignments in
-        [&["seq_len=257", "data=synthetic:mixed-256"][..], &["method=full-length", "data=synthetic:mixed-256"], &["data=synthetic:facts-64", "seq_len=65"]]
-    {
+    for assignments in [
+        &["seq_len=257", "data=synthetic:mixed-256"][..],
+        &["method=full-length", "data=synthetic:mixed-256"],
+        &["data=synthetic:facts-64", "seq_len=65"],
+    ] {
         let text = shown(resolve(&tiny(), assignments).unwrap_err());
         assert!(text.contains("seq_len: expected at most the ") && text.contains("such as --data synthetic:"), "{text}");
     }

@@ -113,7 +113,8 @@ impl Stages {
         if made.replay_of != extended {
             if folder.exists() && made.replay_of.is_empty() {
                 let what = format!("{} is there, and {STAGES} does not say of which model it is", folder.display());
-                return Err(ConfigError::Problems(vec![Problem::new("out", what).help("remove it, or choose another --out")]).into());
+                let problem = Problem::new("out", what).help("remove it, or choose another --out");
+                return Err(ConfigError::Problems(vec![problem]).into());
             }
             // Before anything says what the folder is of: a process that is killed in between must not leave an older replay there.
             if folder.exists() {
@@ -166,7 +167,8 @@ impl Stages {
 /// The folder of the stages, when the settings can be theirs.
 fn check(given: &Settings, weight: Option<BlendWeight>) -> Result<PathBuf> {
     let problem = |key: &str, what: &str, help: &str| Problem::new(key, what).help(help);
-    let unmeasured = weight == Some(BlendWeight::Search) && given.eval_data.is_none() && matches!(given.model, Some(ModelSource::Folder(_)));
+    let unmeasured =
+        weight == Some(BlendWeight::Search) && given.eval_data.is_none() && matches!(given.model, Some(ModelSource::Folder(_)));
     let wrong = [
         (given.export.is_some(), problem("export", "every stage writes a merged model", "leave out export")),
         (given.init.is_some(), problem("init", "random weights have nothing to merge with", "give a --model")),

@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 
 use anyhow::Result;
-use ltrain::data::synthetic::vocabulary::{BOS, IS, KEY, LET, STOP, TRACE, VARIABLES};
 use ltrain::data::SyntheticBuilder;
 use ltrain::data::attend::Attend;
+use ltrain::data::synthetic::vocabulary::{BOS, IS, KEY, LET, STOP, TRACE, VARIABLES};
 use ltrain::data::synthetic::{Document, KNOWN, Kind, OTHER, Probe, REPEATED, STAGES, Stage, SyntheticError, known, recalls};
 use ltrain::positions::{MethodArgs, Words, build};
 

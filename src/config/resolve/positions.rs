@@ -33,7 +33,8 @@ impl Resolver<'_> {
         let is_given = |method: &str| given.iter().any(|(name, _)| *name == method);
         if taken < 1.0 && method.shares().iter().all(|share| is_given(share.method)) {
             let key = if s.retrieval.is_some() { "retrieval" } else { "contiguous" };
-            let what = format!("expected 100%, because --positions {method} has no other method for the rest, got {}%", 100.0 * taken);
+            let what =
+                format!("expected 100%, because --positions {method} has no other method for the rest, got {}%", 100.0 * taken);
             self.problem(key, what, "leave it out, or name the method of the other rows with --positions");
         }
         let method = if given.is_empty() { method } else { method.with(&given) };
