@@ -11,7 +11,7 @@
 //! positions over the unselected text, and pairs texts with lists of other documents. Here one plan makes both, so they cannot
 //! part. A sentence keeps its tokens at consecutive positions, but for the one that the head ends in.
 //!
-//! Draws: for every sentence but the first, in order, its turn ([`LongRecipe::turn`]); the slots, by Floyd's sampling as in
+//! Draws: for every sentence but the first, in order, its turn (`LongRecipe::turn`); the slots, by Floyd's sampling as in
 //! `random`; `h`.
 
 use std::collections::BTreeSet;
