@@ -25,6 +25,8 @@ fn every_preset_trains_and_exports() {
     }
     let cost = |run: &str| json(&runs, &format!("{run}/report.json"))["notes"][1].as_str().unwrap().to_owned();
     assert!(cost("pose").contains("256 tokens, 50 % of the target. Attention visited 50.1 %"), "{}", cost("pose"));
+    assert!(cost("pose").ends_with("A step costs the same at any target."), "{}", cost("pose"));
+    assert!(["longrecipe", "longlora"].iter().all(|run| !cost(run).contains("any target")), "their rows follow the target");
     assert!(cost("longrecipe").contains("153 tokens, 30 % of the target"), "{}", cost("longrecipe"));
     assert!(cost("longlora").contains("512 tokens, 100 % of the target. Attention visited 23.6 %"), "{}", cost("longlora"));
     let trained: std::collections::HashSet<_> = presets.iter().map(|preset| runs.weights(preset)).collect();
