@@ -64,6 +64,7 @@ run tiny runs/tiny --out runs/tiny
 # shellcheck disable=SC2086
 {
     run stories-adapters runs/adapters $stories --train lora --lora-targets q,k --rank 32 --lr 3e-3 --out runs/adapters
+    run stories-adapters-512 runs/adapters-512 $stories --train lora --lora-targets q,k --rank 32 --lr 3e-3 --seq-len 512 --out runs/adapters-512
     run stories-full runs/full $stories --out runs/full
     run stories-none runs/none $stories --positions natural --rope keep --seq-len 512 --out runs/none
 }
