@@ -30,6 +30,15 @@ fn refused(dir: &Path, words: &str) -> String {
     text
 }
 
+/// Copies some files of the built-in model, whose folder is returned.
+fn copy_of_tiny(to: &Path, files: &[&str]) -> PathBuf {
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/tiny");
+    for file in files {
+        std::fs::copy(tiny.join(file), to.join(file)).unwrap();
+    }
+    tiny
+}
+
 /// A small real model, if it is here.
 fn stories() -> Option<String> {
     let shared = std::env::var_os("LTRAIN_SHARED")
@@ -86,10 +95,7 @@ fn what_no_task_reads_is_refused_by_name() {
 #[test]
 fn models_with_other_tokenizers_are_not_compared() {
     let dir = tempfile::tempdir().unwrap();
-    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/tiny");
-    for file in ["config.json", "model.safetensors", "tokenizer_config.json"] {
-        std::fs::copy(tiny.join(file), dir.path().join(file)).unwrap();
-    }
+    let tiny = copy_of_tiny(dir.path(), &["config.json", "model.safetensors", "tokenizer_config.json"]);
     let words = "builtin:tiny --at 64 --tasks ppl --windows 1";
     let compared = format!("{words} --against {}", dir.path().display());
     stdout(&eval(dir.path(), &compared));
@@ -103,10 +109,7 @@ fn models_with_other_tokenizers_are_not_compared() {
 #[test]
 fn finished_records_outlive_a_later_error() {
     let dir = tempfile::tempdir().unwrap();
-    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/tiny");
-    for file in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
-        std::fs::copy(tiny.join(file), dir.path().join(file)).unwrap();
-    }
+    let tiny = copy_of_tiny(dir.path(), &["config.json", "tokenizer.json", "tokenizer_config.json"]);
     // A weight that is no number fails in the compared model, which is loaded last.
     let mut weights = std::fs::read(tiny.join("model.safetensors")).unwrap();
     let end = weights.len();

@@ -25,7 +25,7 @@ fn every_preset_trains_and_exports() {
     }
     let cost = |run: &str| json(&runs, &format!("{run}/report.json"))["notes"][1].as_str().unwrap().to_owned();
     assert!(cost("pose").contains("256 tokens, 50 % of the target. Attention visited 50.1 %"), "{}", cost("pose"));
-    assert!(cost("pose").ends_with("A step costs the same at any target."), "{}", cost("pose"));
+    assert!(cost("pose").ends_with("Rows of this length cost the same at any target."), "{}", cost("pose"));
     assert!(["longrecipe", "longlora"].iter().all(|run| !cost(run).contains("any target")), "their rows follow the target");
     assert!(cost("longrecipe").contains("153 tokens, 30 % of the target"), "{}", cost("longrecipe"));
     assert!(cost("longlora").contains("512 tokens, 100 % of the target. Attention visited 23.6 %"), "{}", cost("longlora"));
@@ -89,7 +89,16 @@ fn the_best_state_is_the_result() {
 
     runs.succeed(&words(4, "asked").replace("--best loss", "--best retrieval"));
     let log = fs::read_to_string(runs.at("asked/trainer_log.jsonl")).unwrap();
-    assert!(log.contains("eval_retrieval"), "{log}");
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    // Retrieval, then loss; the first of equals.
+    let better = |a: &(f64, f64, u64), b: &(f64, f64, u64)| (a.0, -a.1, b.2).partial_cmp(&(b.0, -b.1, a.2)).unwrap();
+    let of = |line: Value| Some((line["eval_retrieval"].as_f64()?, line["eval_loss"].as_f64()?, line["current_steps"].as_u64()?));
+    let measured: Vec<_> = lines.filter_map(of).collect();
+    assert_eq!(measured.iter().map(|m| m.2).collect::<Vec<_>>(), [2, 4], "{log}");
+    let best = measured.iter().copied().max_by(better).unwrap().2;
+    assert_eq!(json(&runs, "asked/best/best.json")["measured"]["step"], best);
+    runs.succeed(&words(best as u32, "as-long").replace("--best loss", "--best last").replace("--eval-every 2", ""));
+    assert!(runs.weights("asked") == runs.weights("as-long"), "the result is not the state that found most");
     let refused = runs.run(&words(2, "no").replace("--eval-every 2", ""));
     assert_eq!(refused.status.code(), Some(3));
 }

@@ -166,7 +166,8 @@ impl Job<'_> {
         let (row, target) = (self.config.data.seq_len, self.config.positions.target);
         let of_whole_rows = (target + 1) as f64 / 2.0;
         // Rows of the base's context were not made for this target.
-        let any_target = if row == self.config.positions.context { " A step costs the same at any target." } else { "" };
+        let any_target =
+            if row == self.config.positions.context { " Rows of this length cost the same at any target." } else { "" };
         format!(
             "A row has {} tokens, {:.0} % of the target. Attention visited {:.1} % of the pairs of tokens that as many tokens in contiguous \
              rows of the whole target have.{any_target}",
