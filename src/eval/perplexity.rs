@@ -12,7 +12,7 @@ use crate::backend::Kernels;
 use crate::data::Batch;
 use crate::error::Result;
 use crate::model::{Llama, Recompute};
-use crate::report::record::{Bucket, LengthScore};
+use crate::report::record::{Bucket, LengthScore, WindowLoss, error_over_windows};
 use crate::tape::Tape;
 
 /// A stretch of one document, of which the last tokens are scored.
@@ -61,19 +61,15 @@ pub fn sliding(tokens: &[u32], length: usize, stride: usize) -> Vec<Window<'_>> 
 /// Sums of losses, in all and by position: bucket `k` holds the tokens at places `2^k..2^(k+1)` of their windows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Losses {
-    /// Windows added.
-    pub windows: u64,
     buckets: Vec<(f64, u64)>,
-    /// Mean loss of each window, and its tokens.
-    means: Vec<(f64, u64)>,
+    windows: Vec<WindowLoss>,
 }
 
 impl Losses {
     /// Adds one window: `nll[i]` is the loss of predicting its token `first + i`; `first` is at least 1.
     pub fn add(&mut self, first: usize, nll: &[f32]) {
-        self.windows += 1;
         let mean = nll.iter().map(|&nll| f64::from(nll)).sum::<f64>() / nll.len() as f64;
-        self.means.push((mean, nll.len() as u64));
+        self.windows.push(WindowLoss { nll: mean, tokens: nll.len() as u64 });
         for (place, &nll) in (first..).zip(nll) {
             let bucket = place.ilog2() as usize;
             if bucket >= self.buckets.len() {
@@ -98,15 +94,9 @@ impl Losses {
     /// The result at one context length.
     pub fn score(&self, length: usize) -> LengthScore {
         let nll = self.mean();
-        LengthScore { length, ppl: nll.exp(), nll, error: self.error(), tokens: self.tokens(), windows: self.windows }
-    }
-
-    /// Standard error of the mean over windows, each of which weighs as many tokens as it scores, as in the mean; NaN for fewer
-    /// than two. Where all score equally many it is the sample's deviation by `√n`.
-    fn error(&self) -> f64 {
-        let (mean, tokens, n) = (self.mean(), self.tokens() as f64, self.means.len() as f64);
-        let part = |&(window, scored): &(f64, u64)| (scored as f64 / tokens * (window - mean)).powi(2);
-        (n / (n - 1.0) * self.means.iter().map(part).sum::<f64>()).sqrt()
+        let by_window = self.windows.clone();
+        let (error, windows) = (error_over_windows(&by_window), by_window.len() as u64);
+        LengthScore { length, ppl: nll.exp(), nll, error, tokens: self.tokens(), windows, by_window }
     }
 
     /// Loss by position in windows of `length` tokens, empty buckets left out.
@@ -173,5 +163,21 @@ mod tests {
         assert!((error(&[&[1.0, 2.0], &[3.0, 3.0], &[2.0, 2.0]]) - 0.440_958_551_844_098_5).abs() < 1e-12);
         assert!((error(&[&[1.0, 2.0, 1.5, 1.5], &[3.0], &[2.0, 2.0]]) - 0.323_969_548_293_623_23).abs() < 1e-12);
         assert!(error(&[&[1.0, 2.0]]).is_nan());
+    }
+
+    #[test]
+    fn a_difference_is_known_better_than_its_sides() {
+        let score = |windows: &[&[f32]]| {
+            let mut losses = Losses::default();
+            windows.iter().for_each(|nll| losses.add(1, nll));
+            losses.score(8)
+        };
+        let before = score(&[&[1.0, 2.0], &[3.0, 3.0], &[2.0, 2.0]]);
+        let after = score(&[&[1.5, 2.5], &[3.25, 3.25], &[2.75, 2.75]]);
+        // By Python: statistics.stdev([0.5, 0.25, 0.75]) / 3**0.5.
+        assert!((after.error_of_difference(&before) - 0.144_337_567_297_406_43).abs() < 1e-12);
+        assert!(after.error_of_difference(&before) < before.error / 2.0);
+        assert!(after.error_of_difference(&score(&[&[1.0, 2.0], &[3.0, 3.0]])).is_nan(), "other windows");
+        assert!(after.error_of_difference(&score(&[&[1.0], &[3.0, 3.0], &[2.0, 2.0]])).is_nan(), "of other sizes");
     }
 }

@@ -259,6 +259,18 @@ pub struct LengthScore {
     pub tokens: u64,
     /// Windows scored.
     pub windows: u64,
+    /// The loss of each, in their order.
+    pub by_window: Vec<WindowLoss>,
+}
+
+/// Loss of one window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct WindowLoss {
+    /// Mean in nats per token.
+    #[serde(deserialize_with = "nullable::number")]
+    pub nll: f64,
+    /// Tokens scored.
+    pub tokens: u64,
 }
 
 impl LengthScore {
@@ -266,6 +278,27 @@ impl LengthScore {
     pub fn unmeasured() -> Self {
         Self { ppl: f64::NAN, nll: f64::NAN, error: f64::NAN, ..Self::default() }
     }
+
+    /// Standard error of this loss less another's on the same windows: what is hard about a window is hard for both, so it is far
+    /// below the error of either. NaN where the windows are not as many or not of one size.
+    pub fn error_of_difference(&self, other: &Self) -> f64 {
+        let pairs = || self.by_window.iter().zip(&other.by_window);
+        if self.by_window.len() != other.by_window.len() || pairs().any(|(a, b)| a.tokens != b.tokens) {
+            return f64::NAN;
+        }
+        let differences: Vec<_> = pairs().map(|(a, b)| WindowLoss { nll: a.nll - b.nll, tokens: a.tokens }).collect();
+        error_over_windows(&differences)
+    }
+}
+
+/// Standard error of the mean over windows, each of which weighs as many tokens as it scores, as in the mean; NaN for fewer than two.
+/// Where all score equally many it is the sample's deviation by `√n`.
+pub fn error_over_windows(windows: &[WindowLoss]) -> f64 {
+    let n = windows.len() as f64;
+    let tokens = windows.iter().map(|w| w.tokens as f64).sum::<f64>();
+    let mean = windows.iter().map(|w| w.tokens as f64 / tokens * w.nll).sum::<f64>();
+    let part = |w: &WindowLoss| (w.tokens as f64 / tokens * (w.nll - mean)).powi(2);
+    (n / (n - 1.0) * windows.iter().map(part).sum::<f64>()).sqrt()
 }
 
 /// Loss of the tokens at positions `lo..hi`.
@@ -331,10 +364,14 @@ impl RunRecord {
 }
 
 impl EvalRecord {
+    /// Loss at this length, if it was asked for.
+    pub fn score_at(&self, length: usize) -> Option<&LengthScore> {
+        self.perplexity.iter().find(|s| s.length == length)
+    }
+
     /// Perplexity at this length, if it was measured and is finite.
     pub fn ppl_at(&self, length: usize) -> Option<f64> {
-        let score = self.perplexity.iter().find(|s| s.length == length)?;
-        score.ppl.is_finite().then_some(score.ppl)
+        self.score_at(length).map(|s| s.ppl).filter(|ppl| ppl.is_finite())
     }
 
     /// Passkey accuracy at this length over all depths, if any cell was measured.

@@ -113,9 +113,10 @@ impl Comparison {
         };
         if evaluations.iter().any(|e| change(e).is_some()) {
             let column = evaluations.iter().map(|e| {
-                let ratio = change(e);
-                let mark = if ratio.is_some_and(|r| r > verdict::SHORT_SLACK) { Mark::Bad } else { Mark::Plain };
-                Cell { text: ratio.map_or_else(|| "–".into(), text::change), error: None, mark }
+                let change = change(e);
+                let mark = if change.is_some_and(|(ratio, _)| ratio > verdict::SHORT_SLACK) { Mark::Bad } else { Mark::Plain };
+                let text = change.map_or_else(|| "–".into(), |(ratio, _)| text::change(ratio));
+                Cell { text, error: change.and_then(|(ratio, error)| text::change_error(ratio, error)), mark }
             });
             let column = column.collect();
             table.add_columns("short context", vec!["change".into()], vec![column]);
@@ -296,7 +297,7 @@ fn found(grid: &Grid, length: usize) -> Option<(f64, f64)> {
 
 /// Perplexity as it was measured: infinite is a result, NaN is none. Its standard error follows from that of the loss.
 fn measured(eval: &EvalRecord, length: usize) -> Option<(f64, f64)> {
-    let score = eval.perplexity.iter().find(|s| s.length == length)?;
+    let score = eval.score_at(length)?;
     (!score.ppl.is_nan()).then_some((score.ppl, score.ppl * score.error))
 }
 

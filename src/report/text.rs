@@ -49,16 +49,21 @@ pub fn score(share: Option<f64>) -> String {
     share.filter(|s| s.is_finite()).map_or_else(|| "–".into(), |s| format!("{:.1}", s * 100.0))
 }
 
-/// A relative change with its sign: `+4.5 %`; a change too small to show is `±0.0 %`.
+/// A relative change with its sign: `+4.5 %`; a change too small to show is `0.0 %`, one that is many times is a factor.
 pub fn change(ratio: f64) -> String {
     let percent = (ratio - 1.0) * 100.0;
     match percent {
         p if !p.is_finite() => "–".into(),
-        p if p.abs() < 0.05 => "±0.0 %".into(),
+        p if p.abs() < 0.05 => "0.0 %".into(),
         p if p.abs() >= 1000.0 => format!("×{ratio:.0}"),
         p if p < 0.0 => format!("−{:.1} %", p.abs()),
         p => format!("+{p:.1} %"),
     }
+}
+
+/// The standard error of a relative change, where it is known and [`change`] writes no factor.
+pub fn change_error(ratio: f64, error: f64) -> Option<String> {
+    (error.is_finite() && change(ratio).ends_with('%')).then(|| format!("{:.1} %", 100.0 * error))
 }
 
 /// A token count as a length, or `?` when it is unknown.

@@ -122,10 +122,13 @@ impl Verdict {
     }
 }
 
-/// Short-context perplexity after over before, if both were measured.
-pub fn damage(before: &EvalRecord, after: &EvalRecord, context: usize) -> Option<f64> {
+/// Short-context perplexity after over before, if both were measured, and its standard error over their windows.
+pub fn damage(before: &EvalRecord, after: &EvalRecord, context: usize) -> Option<(f64, f64)> {
     let pair = common(before, after, |l| l <= context)?;
-    (pair.before > 0.0).then(|| pair.after / pair.before)
+    let error = after.score_at(pair.length)?.error_of_difference(before.score_at(pair.length)?);
+    let ratio = pair.after / pair.before;
+    // The ratio is the exponential of the difference of losses.
+    (pair.before > 0.0).then_some((ratio, ratio * error))
 }
 
 /// The same quantity before and after.
