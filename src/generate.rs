@@ -75,7 +75,7 @@ impl Sampler {
 /// out, or after one for which `on_token` returns false.
 ///
 /// # Errors
-/// [`EvalError::EmptyPrompt`], [`EvalError::Vocabulary`], [`EvalError::NotFinite`].
+/// As [`generate_together`].
 pub fn generate(
     kernels: &dyn Kernels,
     model: &Llama,
@@ -85,27 +85,74 @@ pub fn generate(
     stops: &[u32],
     on_token: &mut dyn FnMut(u32) -> bool,
 ) -> Result<Vec<u32>> {
-    if prompt.is_empty() {
+    let mut on_token = |_, token| on_token(token);
+    let mut texts = generate_together(kernels, model, &[prompt], max_new, sampler, stops, &mut on_token)?;
+    Ok(texts.remove(0))
+}
+
+/// Continues several prompts, as [`generate`] does one: they are read one after the other, and then a token of each costs one pass
+/// over the weights for all. `on_token` hears the number of the prompt with each token.
+///
+/// # Errors
+/// [`EvalError::EmptyPrompt`], [`EvalError::Vocabulary`], [`EvalError::NotFinite`].
+pub fn generate_together(
+    kernels: &dyn Kernels,
+    model: &Llama,
+    prompts: &[&[u32]],
+    max_new: usize,
+    sampler: &Sampler,
+    stops: &[u32],
+    on_token: &mut dyn FnMut(usize, u32) -> bool,
+) -> Result<Vec<Vec<u32>>> {
+    if prompts.iter().any(|prompt| prompt.is_empty()) {
         return Err(EvalError::EmptyPrompt.into());
     }
-    EvalError::check_tokens(model, &[prompt])?;
-    let most = prompt.len().saturating_add(max_new);
-    let mut cache = cache_for(model, most);
-    let mut text = prompt.to_vec();
-    while text.len() < most {
-        let last = hidden_behind(kernels, model, &text, 1, cache.as_mut(), piece_tokens(kernels))?;
-        let logits = model.logits(kernels, &last)?;
-        let token =
-            sampler.sample(logits.to_host_f32()?.as_f32()?, text.len()).ok_or(EvalError::NotFinite { tokens: text.len() })?;
-        if stops.contains(&token) {
-            break;
+    EvalError::check_tokens(model, prompts)?;
+    let mut texts: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.to_vec()).collect();
+    let longest = texts.iter().map(Vec::len).max().unwrap_or(0).saturating_add(max_new);
+    let mut caches: Option<Vec<KvCache>> = prompts.iter().map(|_| cache_for(model, longest)).collect();
+    // Texts that go on, each with its cache at the same place.
+    let mut live: Vec<usize> = if max_new == 0 { Vec::new() } else { (0..texts.len()).collect() };
+    let mut read = false;
+    while !live.is_empty() {
+        let last = match &mut caches {
+            Some(caches) if read => {
+                let rows: Vec<_> = live.iter().map(|&at| texts[at].split_at(texts[at].len() - 1)).collect();
+                let mut tape = Tape::inference(kernels);
+                model.hidden(&mut tape, &following(&rows), Recompute::Nothing, Some(caches))?.value().clone()
+            }
+            caches => {
+                let mut caches = caches.iter_mut().flatten();
+                let mut last =
+                    live.iter().map(|&at| hidden_behind(kernels, model, &texts[at], 1, caches.next(), piece_tokens(kernels)));
+                let first = last.next().expect("generate: a text goes on")?;
+                last.try_fold(first, |mut all, next| all.append(&next?).map(|()| all))?
+            }
+        };
+        read = true;
+        let logits = model.logits(kernels, &last)?.to_host_f32()?;
+        let mut goes_on = Vec::with_capacity(live.len());
+        for (&at, logits) in live.iter().zip(logits.as_f32()?.chunks_exact(model.config.vocab)) {
+            let text = &mut texts[at];
+            let token = sampler.sample(logits, text.len()).ok_or(EvalError::NotFinite { tokens: text.len() })?;
+            let ends = stops.contains(&token);
+            if !ends {
+                text.push(token);
+            }
+            goes_on.push(!ends && on_token(at, token) && text.len() - prompts[at].len() < max_new);
         }
-        text.push(token);
-        if !on_token(token) {
-            break;
+        keep(&mut live, &goes_on);
+        if let Some(caches) = &mut caches {
+            keep(caches, &goes_on);
         }
     }
-    Ok(text.split_off(prompt.len()))
+    Ok(texts.iter_mut().zip(prompts).map(|(text, prompt)| text.split_off(prompt.len())).collect())
+}
+
+/// Those items whose mark is set.
+fn keep<T>(items: &mut Vec<T>, marks: &[bool]) {
+    let mut marks = marks.iter();
+    items.retain(|_| *marks.next().expect("generate: a mark for each text"));
 }
 
 /// A cache for a text that grows to `most` tokens; none where it would be wrong: dynamic scaling turns all keys anew when the text
@@ -131,12 +178,14 @@ pub fn hidden_behind(
         while text.len() - done > piece.max(tail) {
             let end = text.len().saturating_sub(tail).min(done + piece);
             let mut tape = Tape::inference(kernels);
-            model.hidden(&mut tape, &following(&text[done..end], done), Recompute::Nothing, cache.as_deref_mut())?;
+            let cache = cache.as_deref_mut().map(std::slice::from_mut);
+            model.hidden(&mut tape, &following(&[(&text[..done], &text[done..end])]), Recompute::Nothing, cache)?;
             done = end;
         }
     }
     let mut tape = Tape::inference(kernels);
-    let hidden = model.hidden(&mut tape, &following(&text[done..], done), Recompute::Nothing, cache)?;
+    let cache = cache.map(std::slice::from_mut);
+    let hidden = model.hidden(&mut tape, &following(&[text.split_at(done)]), Recompute::Nothing, cache)?;
     let [rows, width] = hidden.value().rows_cols("generate: hidden (1,T,C)")?;
     let matrix = hidden.value().reshape("generate: hidden (T,C)", [rows, width])?;
     let places: Vec<u32> = (rows - tail..rows).map(|place| place as u32).collect();
@@ -144,16 +193,18 @@ pub fn hidden_behind(
     kernels.embedding_fwd(&Tensor::u32(places, [1, tail]), &matrix)
 }
 
-/// Tokens that follow `before` others.
-fn following(tokens: &[u32], before: usize) -> Batch {
-    let shape = [1, tokens.len()];
-    let positions = (before..before + tokens.len()).map(|p| p as u32).collect();
+/// A row for each text: its tokens that follow others, as many in each.
+fn following(texts: &[(&[u32], &[u32])]) -> Batch {
+    let shape = [texts.len(), texts[0].1.len()];
+    let tokens = shape[0] * shape[1];
+    let ids = texts.iter().flat_map(|(_, tokens)| *tokens).copied().collect();
+    let positions = texts.iter().flat_map(|(before, tokens)| before.len()..before.len() + tokens.len()).map(|p| p as u32);
     Batch {
-        ids: Tensor::u32(tokens.to_vec(), shape),
-        targets: Targets { ids: Tensor::u32(vec![IGNORE; tokens.len()], shape), weights: None },
-        positions: Tensor::u32(positions, shape),
-        rope_scale: vec![1.0],
-        segments: Arc::new(Segments { starts: [vec![0; tokens.len()], vec![0; tokens.len()]] }),
+        ids: Tensor::u32(ids, shape),
+        targets: Targets { ids: Tensor::u32(vec![IGNORE; tokens], shape), weights: None },
+        positions: Tensor::u32(positions.collect(), shape),
+        rope_scale: vec![1.0; texts.len()],
+        segments: Arc::new(Segments { starts: [vec![0; tokens], vec![0; tokens]] }),
     }
 }
 

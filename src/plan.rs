@@ -8,12 +8,13 @@ use crate::backend::device::{Bytes, Purpose};
 use crate::backend::{Device, Kernels, Meta};
 use crate::config::RunConfig;
 use crate::config::choices::{Best, Task};
-use crate::config::defaults::{DEPTHS, WINDOWS};
+use crate::config::defaults::{DEPTHS, RULER_SAMPLES, WINDOWS};
+use crate::config::run::EvalSettings;
 use crate::data::Batch;
 use crate::error::{Explain, Explanation, Result};
 use crate::eval::ruler::RulerTask;
-use crate::eval::{Question, passkey, rows_of_a_pass};
-use crate::generate::{Sampler, generate};
+use crate::eval::{Question, passkey, rows_of_a_pass, rows_written_together};
+use crate::generate::{Sampler, generate_together};
 use crate::model::{Llama, LoraConfig, ModelConfig, Recompute};
 use crate::optim::AdamW;
 use crate::tape::Tape;
@@ -97,11 +98,11 @@ impl MemoryPlan {
         if !config.eval.tasks.is_empty() {
             let mut longest = config.eval.at.iter().copied().max().unwrap_or(0);
             for (&task, &length) in config.eval.tasks.iter().flat_map(|task| config.eval.at.iter().map(move |at| (task, at))) {
-                evaluate(&device, &llama, task, length, config.eval.passkey_samples)?;
+                evaluate(&device, &llama, task, length, &config.eval)?;
             }
             if config.eval.best == Best::Retrieval {
                 // By these questions, wherever the others are asked.
-                evaluate(&device, &llama, Task::Passkey, config.positions.target, config.eval.passkey_samples)?;
+                evaluate(&device, &llama, Task::Passkey, config.positions.target, &config.eval)?;
                 longest = longest.max(config.positions.target);
             }
             phase(format!("evaluation at {}", format_length(longest)));
@@ -161,14 +162,17 @@ impl MemoryPlan {
 /// Tokens that the answer to a passkey's question takes, about.
 const ANSWER: usize = 8;
 
-/// The largest forward pass of a task at one length: windows of perplexity, questions of a grid, or an answer's last token.
-fn evaluate(device: &dyn Kernels, model: &Llama, task: Task, length: usize, samples: usize) -> Result<()> {
+/// The largest forward pass of a task at one length: windows of perplexity, questions of a grid, or answers' last tokens.
+fn evaluate(device: &dyn Kernels, model: &Llama, task: Task, length: usize, eval: &EvalSettings) -> Result<()> {
     let rows = |there: usize| rows_of_a_pass(length).min(there);
     let written = |most: usize| {
         let text = vec![0; length.saturating_sub(most)];
         match text.is_empty() {
             true => Ok(()),
-            false => generate(device, model, &text, most, &Sampler::GREEDY, &[], &mut |_| true).map(drop),
+            false => {
+                let texts = vec![text.as_slice(); rows_written_together(length, &eval.at).min(RULER_SAMPLES)];
+                generate_together(device, model, &texts, most, &Sampler::GREEDY, &[], &mut |_, _| true).map(drop)
+            }
         }
     };
     match task {
@@ -180,7 +184,7 @@ fn evaluate(device: &dyn Kernels, model: &Llama, task: Task, length: usize, samp
         }
         Task::Passkey | Task::Niah if length > ANSWER => {
             let question = Question { tokens: vec![0; length - ANSWER], answer: vec![0; ANSWER], stated: 0 };
-            passkey::answers(device, model, &vec![question; rows(samples * DEPTHS.len())]).map(drop)
+            passkey::answers(device, model, &vec![question; rows(eval.passkey_samples * DEPTHS.len())]).map(drop)
         }
         Task::Passkey | Task::Niah | Task::LongBench => Ok(()),
         Task::Ruler => written(RulerTask::NiahSingle1.answer_tokens()),

@@ -6,7 +6,7 @@ use common::fixtures;
 use ltrain::backend::Cpu;
 use ltrain::data::Batch;
 use ltrain::error::{Explain, Result};
-use ltrain::generate::{Sampler, TextStream, generate};
+use ltrain::generate::{Sampler, TextStream, generate, generate_together};
 use ltrain::io::ModelDir;
 use ltrain::model::rope::{RopeConfig, RopeScaling};
 use ltrain::model::{Llama, Recompute};
@@ -34,15 +34,20 @@ fn last_logits(model: &Llama, tokens: &[u32]) -> Vec<f32> {
 }
 
 fn check_greedy(model: &Llama, prompt: usize, new: usize) {
-    let mut all = text(prompt);
-    let tokens = written(model, &all, new, &Sampler::GREEDY);
+    let prompt = text(prompt);
+    let tokens = written(model, &prompt, new, &Sampler::GREEDY);
     assert_eq!(tokens.len(), new);
-    for (step, token) in tokens.into_iter().enumerate() {
+    check_likeliest(model, &prompt, &tokens);
+}
+
+fn check_likeliest(model: &Llama, prompt: &[u32], tokens: &[u32]) {
+    let mut all = prompt.to_vec();
+    for (step, &token) in tokens.iter().enumerate() {
         let logits = last_logits(model, &all);
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         // Two likeliest tokens may be closer than a cache's different order of sums.
         let off = largest - logits[token as usize];
-        assert!(off <= 1e-5, "step {step} after {prompt}: token {token} is {off:.1e} below the likeliest");
+        assert!(off <= 1e-5, "step {step} after {}: token {token} is {off:.1e} below the likeliest", prompt.len());
         all.push(token);
     }
 }
@@ -68,6 +73,47 @@ fn dynamic_rotations_turn_the_whole_text_when_it_grows() {
     model.config.rope = RopeConfig { theta: 1e4, scaling: RopeScaling::Dynamic { factor: 4.0 } };
     check_greedy(&model, model.config.context - 3, 6);
     check_greedy(&model, 20, 6);
+}
+
+#[test]
+fn texts_written_together_are_those_written_alone() {
+    let dynamic = |mut model: Llama| {
+        model.config.rope = RopeConfig { theta: 1e4, scaling: RopeScaling::Dynamic { factor: 4.0 } };
+        model
+    };
+    for model in [load("llama"), load("llama_yarn"), load("qwen3"), dynamic(load("llama"))] {
+        let all = text(140);
+        // One of them ends alone, one is read in more than one token, and none begins as another does.
+        let prompts = [&all[..37], &all[30..31], &all[5..140], &all[50..90]];
+        let mut heard = vec![Vec::new(); prompts.len()];
+        let mut hear = |at: usize, token| {
+            heard[at].push(token);
+            !(at == 1 && heard[1].len() == 3)
+        };
+        let texts = generate_together(&Cpu, &model, &prompts, 9, &Sampler::GREEDY, &[], &mut hear).unwrap();
+        assert_eq!(texts.iter().map(Vec::len).collect::<Vec<_>>(), [9, 3, 9, 9]);
+        assert_eq!(heard, texts);
+        for (prompt, tokens) in prompts.into_iter().zip(&texts) {
+            check_likeliest(&model, prompt, tokens);
+        }
+    }
+}
+
+#[test]
+fn of_texts_written_together_each_has_its_own_end() {
+    let (model, all) = (load("llama"), text(140));
+    let prompts = [&all[..37], &all[20..60], &all[5..140]];
+    let free = prompts.map(|prompt| written(&model, prompt, 9, &Sampler::GREEDY));
+    let stop = free[2][4];
+    let ended = |tokens: &Vec<u32>| tokens.iter().take_while(|&&token| token != stop).copied().collect::<Vec<_>>();
+    let together =
+        |prompts: &[&[u32]], most| generate_together(&Cpu, &model, prompts, most, &Sampler::GREEDY, &[stop], &mut |_, _| true);
+    let texts = together(&prompts, 9).unwrap();
+    assert_eq!(texts, free.iter().map(ended).collect::<Vec<_>>());
+    assert!(texts.iter().any(|text| text.len() < 9));
+    assert!(together(&[], 9).unwrap().is_empty());
+    assert_eq!(together(&prompts, 0).unwrap(), vec![Vec::<u32>::new(); 3]);
+    assert_eq!(together(&[&all[..9], &[]], 1).unwrap_err().explain().code, "E223");
 }
 
 #[test]

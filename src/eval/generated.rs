@@ -7,7 +7,7 @@ use super::stopped;
 use crate::backend::Kernels;
 use crate::data::Encode;
 use crate::error::Result;
-use crate::generate::{Sampler, generate};
+use crate::generate::{Sampler, generate_together};
 use crate::io::TextTokenizer;
 use crate::io::tokenizer::SpecialTokens;
 use crate::model::Llama;
@@ -35,8 +35,6 @@ impl Language for TextTokenizer {
 pub struct Prompt<'p> {
     /// Its tokens.
     pub tokens: &'p [u32],
-    /// Most tokens of the answer.
-    pub most: usize,
     /// How the answer is scored.
     pub rule: &'p Rule,
     /// Against what.
@@ -57,26 +55,31 @@ pub struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// The score of the model's continuation, which ends as soon as more words could not change it. `None` when stopped.
-    pub fn score(&self, prompt: &Prompt) -> Result<Option<f64>> {
-        let mut written = Vec::new();
+    /// The scores of the model's continuations of at most `most` tokens, which are written together; each ends as soon as more words
+    /// could not change its score. `None` when stopped.
+    pub fn scores(&self, prompts: &[Prompt], most: usize) -> Result<Option<Vec<f64>>> {
+        let mut written = vec![Vec::new(); prompts.len()];
         let mut failed = None;
-        let mut on_token = |token: u32| {
-            written.push(token);
-            match self.language.decode(&written) {
-                Ok(text) => !stopped(self.stop) && !prompt.rule.settled(&text, prompt.answers),
+        let mut on_token = |at: usize, token: u32| {
+            written[at].push(token);
+            // What cannot be decoded ends all texts.
+            let text = if failed.is_none() { self.language.decode(&written[at]) } else { return false };
+            match text {
+                Ok(text) => !stopped(self.stop) && !prompts[at].rule.settled(&text, prompts[at].answers),
                 Err(error) => {
                     failed = Some(error);
                     false
                 }
             }
         };
-        let stops = self.language.stops();
-        let tokens = generate(self.kernels, self.model, prompt.tokens, prompt.most, &Sampler::GREEDY, stops, &mut on_token)?;
+        let (texts, stops): (Vec<&[u32]>, _) = (prompts.iter().map(|p| p.tokens).collect(), self.language.stops());
+        let written = generate_together(self.kernels, self.model, &texts, most, &Sampler::GREEDY, stops, &mut on_token)?;
         if let Some(error) = failed {
             return Err(error);
         }
-        let text = self.language.decode(&tokens)?;
-        Ok((!stopped(self.stop)).then(|| prompt.rule.score(&text, prompt.answers)))
+        let score =
+            |(prompt, tokens): (&Prompt, &Vec<u32>)| Ok(prompt.rule.score(&self.language.decode(tokens)?, prompt.answers));
+        let scores = prompts.iter().zip(&written).map(score).collect::<Result<_>>()?;
+        Ok((!stopped(self.stop)).then_some(scores))
     }
 }

@@ -46,6 +46,15 @@ pub fn rows_of_a_pass(length: usize) -> usize {
     (FORWARD_TOKENS / length.max(1)).max(1)
 }
 
+/// Rows of one of some lengths whose answers are written together: the keys and values of all take no more memory than those of a row
+/// of the longest, or of 32k tokens.
+pub fn rows_written_together(length: usize, lengths: &[usize]) -> usize {
+    const TOKENS: usize = 32_768;
+    const MOST: usize = 8;
+    let longest = lengths.iter().copied().max().unwrap_or(0);
+    (longest.max(TOKENS) / length.max(1)).clamp(1, MOST)
+}
+
 /// Cuts `items` into runs of equal length that fit one forward pass.
 fn batches<T>(items: &[T], tokens: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
     let size = |run: &[T]| rows_of_a_pass(tokens(&run[0]));

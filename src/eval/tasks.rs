@@ -6,7 +6,7 @@ use super::generated::{Prompt, Writer};
 use super::longbench::{Questionnaire, prompt_tokens};
 use super::ruler::{RulerTask, Sample};
 use super::score::mean_and_error;
-use super::{EvalError, EvalProgress, Evaluation, LongBenchPlan, Meter, RulerPlan, stopped};
+use super::{EvalError, EvalProgress, Evaluation, LongBenchPlan, Meter, RulerPlan, rows_written_together, stopped};
 use crate::error::{Error, Result};
 use crate::model::Llama;
 use crate::report::record::TaskScore;
@@ -22,9 +22,13 @@ struct Scores {
 }
 
 impl Scores {
-    fn add(&mut self, score: f64, tokens: usize) {
-        self.scores.push(score);
-        self.tokens += tokens as u64;
+    /// Adds those of some prompts; false when stopped.
+    fn ask(&mut self, writer: &Writer, prompts: &[Prompt], most: usize, length: usize, meter: &mut Meter) -> Result<bool> {
+        let Some(scores) = writer.scores(prompts, most)? else { return Ok(false) };
+        self.scores.extend(scores);
+        self.tokens += prompts.iter().map(|prompt| (prompt.tokens.len() + most) as u64).sum::<u64>();
+        meter.advance((length * prompts.len()) as u64, length);
+        Ok(true)
     }
 
     fn record(self, task: &str, group: &str, length: usize) -> TaskScore {
@@ -72,7 +76,7 @@ impl Evaluation<'_> {
                     meter.advance((length * set.rows.len()) as u64, length);
                     continue;
                 }
-                let Some(scores) = questionnaire(&writer, set, length, meter)? else { return Ok(None) };
+                let Some(scores) = questionnaire(&writer, plan, set, length, meter)? else { return Ok(None) };
                 all.push(scores.record(&set.name, set.category.name(), length));
             }
         }
@@ -86,11 +90,12 @@ fn ruler_task(writer: &Writer, plan: &RulerPlan, task: RulerTask, length: usize,
     let (most, rule) = (task.answer_tokens(), task.rule());
     let Some(samples) = samples(writer, plan, task, length)? else { return Ok(None) };
     let mut scores = Scores::default();
-    for Sample { tokens, answers, .. } in &samples {
-        let prompt = Prompt { tokens, most, rule: &rule, answers };
-        let Some(score) = writer.score(&prompt)? else { return Ok(None) };
-        scores.add(score, tokens.len() + most);
-        meter.advance(length as u64, length);
+    for samples in samples.chunks(rows_written_together(length, &plan.lengths)) {
+        let prompts: Vec<_> =
+            samples.iter().map(|Sample { tokens, answers, .. }| Prompt { tokens, rule: &rule, answers }).collect();
+        if !scores.ask(writer, &prompts, most, length, meter)? {
+            return Ok(None);
+        }
     }
     Ok(Some(scores))
 }
@@ -109,16 +114,24 @@ fn samples(writer: &Writer, plan: &RulerPlan, task: RulerTask, length: usize) ->
     Ok(Some(all))
 }
 
-fn questionnaire(writer: &Writer, set: &Questionnaire, length: usize, meter: &mut Meter) -> Result<Option<Scores>> {
+fn questionnaire(
+    writer: &Writer,
+    plan: &LongBenchPlan,
+    set: &Questionnaire,
+    length: usize,
+    meter: &mut Meter,
+) -> Result<Option<Scores>> {
     let most = set.answer_tokens;
     let room = length - most;
     let mut scores = Scores::default();
-    for row in &set.rows {
-        let tokens = prompt_tokens(writer.language, &row.prompt, room)?;
-        let prompt = Prompt { tokens: &tokens, most, rule: &row.rule, answers: &row.answers };
-        let Some(score) = writer.score(&prompt)? else { return Ok(None) };
-        scores.add(score, tokens.len() + most);
-        meter.advance(length as u64, length);
+    for rows in set.rows.chunks(rows_written_together(length, &plan.lengths)) {
+        let texts: Vec<Vec<u32>> =
+            rows.iter().map(|row| prompt_tokens(writer.language, &row.prompt, room)).collect::<Result<_>>()?;
+        let both = rows.iter().zip(&texts);
+        let prompts: Vec<_> = both.map(|(row, tokens)| Prompt { tokens, rule: &row.rule, answers: &row.answers }).collect();
+        if !scores.ask(writer, &prompts, most, length, meter)? {
+            return Ok(None);
+        }
     }
     Ok(Some(scores))
 }

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// One growing pair of tensors per layer, `(1, tokens, kv_heads, head_dim)` each; keys are stored rotated.
+/// Of one text: a growing pair of tensors per layer, `(1, tokens, kv_heads, head_dim)` each; keys are stored rotated.
 #[derive(Debug, Default)]
 pub struct KvCache {
     layers: Vec<Option<[Tensor; 2]>>,

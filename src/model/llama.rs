@@ -50,7 +50,8 @@ struct Layer {
 #[derive(Clone)]
 struct Pass {
     rope: Arc<RopeTable>,
-    segments: Tensor,
+    /// One for the batch, or one for each row when rows have caches.
+    segments: Vec<Tensor>,
 }
 
 /// A model: configuration and parameters.
@@ -65,6 +66,33 @@ pub struct Llama {
     norm: ParamId,
     head: ParamId,
     lora: Option<LoraConfig>,
+}
+
+/// Attention of every row to what its cache holds and to itself, whose keys and values the cache then holds, too. Caches are of
+/// different lengths, so each row is a call of its own.
+fn behind(
+    kernels: &dyn Kernels,
+    layer: usize,
+    qkv: [&Tensor; 3],
+    pass: &Pass,
+    caches: &mut [KvCache],
+    scale: f32,
+) -> Result<Tensor> {
+    let mut all: Option<Tensor> = None;
+    for (row, (cache, segments)) in caches.iter_mut().zip(&pass.segments).enumerate() {
+        let [q, k, v] = match pass.segments.len() {
+            1 => qkv.map(|x| Ok(x.clone())),
+            _ => qkv.map(|x| x.row(row)),
+        };
+        let [k, v] = cache.extend(layer, &k?, &v?)?;
+        let (o, _) = kernels.attention_fwd(&q?, &k, &v, segments, scale)?;
+        match &mut all {
+            Some(all) => all.append(&o)?,
+            None => all = Some(o),
+        }
+    }
+    let all = all.expect("attention: a batch has rows");
+    Ok(all.reshape("attention: o (B,T,H,D)", qkv[0].shape())?)
 }
 
 /// Name of a tensor of one layer.
@@ -249,7 +277,7 @@ impl Llama {
     }
 
     /// One layer: `h` is the residual stream, `y` its normalised form; returns the stream and what is still to be added to it.
-    fn layer(&self, t: &mut Tape, i: usize, [h, y]: [Var; 2], pass: &Pass, cache: Option<&mut KvCache>) -> Result<[Var; 2]> {
+    fn layer(&self, t: &mut Tape, i: usize, [h, y]: [Var; 2], pass: &Pass, caches: Option<&mut [KvCache]>) -> Result<[Var; 2]> {
         let layer = &self.layers[i];
         let [pq, pk, pv, po, pg, pu, pd] = &layer.projections;
         let [q_norm, k_norm] = layer.qk_norm.map_or([None, None], |ids| ids.map(Some));
@@ -258,12 +286,14 @@ impl Llama {
         let k = self.heads(t, &k, k_norm)?;
         let v = self.heads(t, &v, None)?;
         let [q, k] = rope(t, [q, k], &pass.rope)?;
-        let [k, v] = match cache {
-            Some(cache) => cache.extend(i, k.value(), v.value())?.map(|x| t.constant(x)),
-            None => [k, v],
-        };
         let scale = 1.0 / (self.config.head_dim as f32).sqrt();
-        let o = attention(t, &q, &k, &v, &pass.segments, scale)?;
+        let o = match caches {
+            Some(caches) => {
+                let o = behind(t.kernels(), i, [&q, &k, &v].map(Var::value), pass, caches, scale)?;
+                t.constant(o)
+            }
+            None => attention(t, &q, &k, &v, &pass.segments[0], scale)?,
+        };
         let o = t.merge_heads(&o)?;
         let [o] = self.project(t, &o, [po])?;
         let w = self.param(t, layer.post_norm);
@@ -282,18 +312,23 @@ impl Llama {
 
     /// The last layer's normalised hidden states, `(batch, seq_len, hidden)`.
     ///
-    /// With a cache the batch is one row whose tokens follow those in the cache.
+    /// With caches, one per row, the tokens of a row follow those in its cache, and nothing of the pass can be differentiated.
     pub fn hidden<'a>(
         &'a self,
         t: &mut Tape<'a>,
         batch: &Batch,
         recompute: Recompute,
-        mut cache: Option<&mut KvCache>,
+        mut caches: Option<&mut [KvCache]>,
     ) -> Result<Var> {
         let longest = batch.positions.as_u32()?.iter().max().map_or(0, |&p| p as usize + 1);
         let freqs = self.config.rope.freqs(self.config.head_dim, self.config.context, longest);
         let rope = Arc::new(t.kernels().rope_table(&batch.positions, &batch.rope_scale, &freqs)?);
-        let pass = Pass { rope, segments: t.kernels().place_integers(&batch.segments.table())? };
+        let tables = match &caches {
+            Some(caches) => batch.segments.tables(caches.len()),
+            None => vec![batch.segments.table()],
+        };
+        let segments = tables.iter().map(|table| t.kernels().place_integers(table)).collect::<Result<_>>()?;
+        let pass = Pass { rope, segments };
         let w = self.param(t, self.embed);
         let mut h = embedding(t, &batch.ids, &w)?;
         let (layers, eps) = (self.layers.len(), self.config.rms_eps);
@@ -314,7 +349,7 @@ impl Llama {
         let w = self.norm(t, 0);
         let mut y = rms_norm(t, &h, &w, eps)?;
         for i in 0..layers {
-            let [before, down] = self.layer(t, i, [h, y], &pass, cache.as_deref_mut())?;
+            let [before, down] = self.layer(t, i, [h, y], &pass, caches.as_deref_mut())?;
             let w = self.norm(t, i + 1);
             [h, y] = add_rms_norm(t, &before, &down, &w, eps)?;
         }

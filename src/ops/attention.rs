@@ -25,6 +25,14 @@ impl Segments {
         let [first, second] = &self.starts;
         Tensor::u32([first.as_slice(), second].concat(), [2, first.len()])
     }
+
+    /// The table of each of `batch` rows.
+    pub fn tables(&self, batch: usize) -> Vec<Tensor> {
+        let [first, second] = &self.starts;
+        let queries = first.len() / batch;
+        let rows = first.chunks_exact(queries).zip(second.chunks_exact(queries));
+        rows.map(|(first, second)| Tensor::u32([first, second].concat(), [2, queries])).collect()
+    }
 }
 
 /// Backends' part. `q` `(batch, q_len, heads, head_dim)`, `k`, `v` `(batch, kv_len, kv_heads, head_dim)`; the queries are the

@@ -292,6 +292,18 @@ impl Tensor {
         Ok(Self { shape: expected, data: Arc::clone(&self.data) })
     }
 
+    /// A copy of one row of a batch: `(B, …)` → `(1, …)`. Panics when there is no such row, or the numbers are on the host and no f32.
+    pub fn row(&self, row: usize) -> error::Result<Self> {
+        let dims = self.shape.dims();
+        let [batch, rest] = [dims[0], dims[1..].iter().product()];
+        assert!(row < batch, "row {row} of {batch}");
+        let shape: Vec<usize> = std::iter::once(1).chain(dims[1..].iter().copied()).collect();
+        Ok(match &*self.data {
+            Buffer::Device(buffer) => Self::device(buffer.part(row * rest, rest)?, shape),
+            _ => Self::f32(pool::copied(&self.as_f32()?[row * rest..][..rest]), shape),
+        })
+    }
+
     /// Appends `rows` along dim 1 of a `(1, T, …)` tensor: the growth step of a key/value cache.
     pub fn append(&mut self, rows: &Tensor) -> error::Result<()> {
         let what = "append: rows (1,T,…)";

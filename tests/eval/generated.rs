@@ -8,7 +8,7 @@ use ltrain::data::Encode;
 use ltrain::error::{Explain, Result};
 use ltrain::eval::score::Rule;
 use ltrain::eval::{EvalError, EvalProgress, Evaluation, Haystack, Language, LongBenchPlan, Prompt, RulerPlan, Subject, Writer};
-use ltrain::eval::{EvalPlan, longbench, ruler};
+use ltrain::eval::{EvalPlan, longbench, rows_written_together, ruler};
 use ltrain::generate::{Sampler, generate};
 use ltrain::model::Llama;
 use ltrain::report::record::Role;
@@ -63,7 +63,7 @@ fn score(
 ) -> (Result<Option<f64>>, Vec<usize>) {
     let answers: Vec<String> = answers.iter().map(|a| (*a).into()).collect();
     let writer = Writer { kernels: &Cpu, model, language, stop };
-    let score = writer.score(&Prompt { tokens: &text(20), most: 6, rule, answers: &answers });
+    let score = writer.scores(&[Prompt { tokens: &text(20), rule, answers: &answers }], 6).map(|scores| scores.map(|s| s[0]));
     (score, language.decoded.lock().unwrap().clone())
 }
 
@@ -105,6 +105,32 @@ fn what_cannot_be_decoded_is_an_error_and_a_stop_is_no_score() {
     assert_eq!((error.unwrap_err().explain().code, decoded), ("E802", vec![1, 2]), "nothing is written behind it");
     let (stopped, decoded) = score(&model, &Counted::default(), &AtomicBool::new(true), &Rule::All, &["w5 "]);
     assert_eq!((stopped.unwrap(), decoded.len()), (None, 2), "one token, and no more");
+}
+
+#[test]
+fn prompts_asked_together_are_scored_each_by_its_own() {
+    let (model, language) = (load("llama"), Counted::default());
+    let writer = Writer { kernels: &Cpu, model: &model, language: &language, stop: &GOES_ON };
+    let [first, second, third] = [vec!["w2 ".to_owned()], vec!["w4 ".into(), "w9 ".into()], vec!["w9 ".into()]];
+    let (texts, rule) = ([text(20), text(31), text(7)], Rule::All);
+    let answers = [&first, &second, &third];
+    let prompts: Vec<_> = texts.iter().zip(answers).map(|(tokens, answers)| Prompt { tokens, rule: &rule, answers }).collect();
+    assert_eq!(writer.scores(&prompts, 6).unwrap(), Some(vec![1.0, 0.5, 0.0]));
+    // The first is settled by its second word, while the others go on.
+    let words = language.decoded.lock().unwrap().clone();
+    assert_eq!(words, [1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 2, 6, 6]);
+
+    let broken = Counted { breaks_at: Some(2), ..Counted::default() };
+    let writer = Writer { language: &broken, ..writer };
+    assert_eq!(writer.scores(&prompts, 6).unwrap_err().explain().code, "E802");
+    assert_eq!(*broken.decoded.lock().unwrap(), [1, 1, 1, 2], "what cannot be decoded ends all");
+}
+
+#[test]
+fn as_many_answers_are_written_together_as_their_memory_allows() {
+    let at = [2048, 4096, 16_384, 32_768, 131_072];
+    assert_eq!(at.map(|length| rows_written_together(length, &at)), [8, 8, 8, 4, 1]);
+    assert_eq!(at.map(|length| rows_written_together(length, &[length])), [8, 8, 2, 1, 1]);
 }
 
 /// A row of LongBench's that takes `answer_tokens` to answer.
@@ -150,7 +176,7 @@ fn a_stop_while_writing_leaves_no_record() {
     let (mut model, language, stop) = (load("llama"), Counted::default(), AtomicBool::new(false));
     let sets = set("hotpotqa");
     let plan = EvalPlan {
-        longbench: Some(LongBenchPlan { language: &language, sets: &sets, lengths: vec![64] }),
+        longbench: Some(LongBenchPlan { language: &language, sets: &sets, lengths: vec![64, 80] }),
         ..EvalPlan::default()
     };
     let evaluation = Evaluation { kernels: &Cpu, plan: &plan, docs: &[], stop: &stop };

@@ -51,6 +51,39 @@ fn pieces_on_a_device_are_as_close_as_its_numbers() {
     assert_close_in_norm("device", &some, &one, 1e-2);
 }
 
+/// Hidden states of the next token of several texts behind caches of their own, in one pass or in one each.
+fn next(kernels: &dyn Kernels, model: &Llama, texts: &[Vec<u32>]) -> [Vec<f32>; 2] {
+    let floats = |hidden: &ltrain::tensor::Tensor| hidden.to_host_f32().unwrap().as_f32().unwrap().to_vec();
+    let read = |text: &Vec<u32>| {
+        let mut cache = KvCache::new(model.config.layers);
+        hidden_behind(kernels, model, &text[..text.len() - 1], 1, Some(&mut cache), 32).unwrap();
+        cache
+    };
+    let mut caches: Vec<KvCache> = texts.iter().map(read).collect();
+    let last: Vec<_> = texts.iter().map(|text| &text[text.len() - 1..]).collect();
+    let mut batch = Batch::contiguous(&last);
+    batch.positions = ltrain::tensor::Tensor::u32(texts.iter().map(|text| text.len() as u32 - 1).collect(), [texts.len(), 1]);
+    let mut tape = Tape::inference(kernels);
+    let hidden = model.hidden(&mut tape, &batch, Recompute::Nothing, Some(&mut caches)).unwrap();
+    assert!(caches.iter().zip(texts).all(|(cache, text)| cache.tokens() == text.len()));
+    let alone = |text: &Vec<u32>| floats(&hidden_behind(kernels, model, text, 1, Some(&mut read(text)), 32).unwrap());
+    [floats(hidden.value()), texts.iter().flat_map(alone).collect()]
+}
+
+#[test]
+fn rows_behind_caches_of_their_own_do_not_see_each_other() {
+    let texts: Vec<Vec<u32>> = [(0, 40), (3, 93), (60, 62), (20, 85)].map(|(from, to)| text(to)[from..].to_vec()).into();
+    for name in ["llama", "llama_yarn", "qwen3"] {
+        let [together, alone] = next(&Cpu, &load(name), &texts);
+        assert_close_in_norm(name, &together, &alone, 1e-6);
+    }
+    let device = emulated(EmuMode::Eager);
+    let mut model = load("llama_d64");
+    model.place(&device).unwrap();
+    let [together, alone] = next(&device, &model, &texts);
+    assert_close_in_norm("device", &together, &alone, 1e-2);
+}
+
 #[test]
 fn likeliest_tokens_are_the_same_in_pieces() {
     let model = load("llama");

@@ -82,10 +82,17 @@ impl DeviceBuffer {
 
     /// A copy in the same memory.
     pub fn copied(&self) -> Result<Self> {
-        let copy = Self::empty(&self.memory, self.dtype, self.len, self.purpose)?;
-        // SAFETY: both buffers have this many bytes, and one of them is new.
-        unsafe { self.memory.copy(copy.address, self.address, self.bytes())? };
-        Ok(copy)
+        self.part(0, self.len)
+    }
+
+    /// A copy of `len` elements from `first` on. Panics when there are not as many.
+    pub fn part(&self, first: usize, len: usize) -> Result<Self> {
+        assert!(first + len <= self.len, "elements {first} to {} of {}", first + len, self.len);
+        let part = Self::empty(&self.memory, self.dtype, len, self.purpose)?;
+        let from = self.address + (first * self.dtype.bytes()) as u64;
+        // SAFETY: the elements are inside this buffer, and the other is new and as large as they are.
+        unsafe { self.memory.copy(part.address, from, part.bytes())? };
+        Ok(part)
     }
 
     /// Adds `other`'s elements at the end. What has no room moves to memory with half as much to spare, so that elements that
