@@ -1,6 +1,7 @@
 //! Text from a model, one token at a time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::backend::Kernels;
 use crate::data::Batch;
@@ -85,9 +86,20 @@ pub fn generate(
     stops: &[u32],
     on_token: &mut dyn FnMut(u32) -> bool,
 ) -> Result<Vec<u32>> {
-    let mut on_token = |_, token| on_token(token);
-    let mut texts = generate_together(kernels, model, &[prompt], max_new, sampler, stops, &mut on_token)?;
+    let until = Until { max_new, stops, stop: &AtomicBool::new(false) };
+    let mut texts = generate_together(kernels, model, &[prompt], sampler, &until, &mut |_, token| on_token(token))?;
     Ok(texts.remove(0))
+}
+
+/// When texts end.
+#[derive(Debug, Clone, Copy)]
+pub struct Until<'a> {
+    /// Most tokens of each.
+    pub max_new: usize,
+    /// Tokens that end one, and are left out.
+    pub stops: &'a [u32],
+    /// Raised, it ends all of them before the next prompt or token.
+    pub stop: &'a AtomicBool,
 }
 
 /// Continues several prompts, as [`generate`] does one: they are read one after the other, and then a token of each costs one pass
@@ -99,9 +111,8 @@ pub fn generate_together(
     kernels: &dyn Kernels,
     model: &Llama,
     prompts: &[&[u32]],
-    max_new: usize,
     sampler: &Sampler,
-    stops: &[u32],
+    &Until { max_new, stops, stop }: &Until,
     on_token: &mut dyn FnMut(usize, u32) -> bool,
 ) -> Result<Vec<Vec<u32>>> {
     if prompts.iter().any(|prompt| prompt.is_empty()) {
@@ -110,11 +121,13 @@ pub fn generate_together(
     EvalError::check_tokens(model, prompts)?;
     let mut texts: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.to_vec()).collect();
     let longest = texts.iter().map(Vec::len).max().unwrap_or(0).saturating_add(max_new);
-    let mut caches: Option<Vec<KvCache>> = prompts.iter().map(|_| cache_for(model, longest)).collect();
+    // Nobody means it who asks for more.
+    let cache = |prompt: &&[u32]| KvCache::new(model.config.layers, prompt.len() + max_new.min(4096));
+    let mut caches: Option<Vec<KvCache>> = is_cached(model, longest).then(|| prompts.iter().map(cache).collect());
     // Texts that go on, each with its cache at the same place.
     let mut live: Vec<usize> = if max_new == 0 { Vec::new() } else { (0..texts.len()).collect() };
     let mut read = false;
-    while !live.is_empty() {
+    'texts: while !live.is_empty() && !stop.load(Ordering::Relaxed) {
         let last = match &mut caches {
             Some(caches) if read => {
                 let rows: Vec<_> = live.iter().map(|&at| texts[at].split_at(texts[at].len() - 1)).collect();
@@ -123,10 +136,18 @@ pub fn generate_together(
             }
             caches => {
                 let mut caches = caches.iter_mut().flatten();
-                let mut last =
-                    live.iter().map(|&at| hidden_behind(kernels, model, &texts[at], 1, caches.next(), piece_tokens(kernels)));
-                let first = last.next().expect("generate: a text goes on")?;
-                last.try_fold(first, |mut all, next| all.append(&next?).map(|()| all))?
+                let mut last: Option<Tensor> = None;
+                for &at in &live {
+                    if stop.load(Ordering::Relaxed) {
+                        break 'texts;
+                    }
+                    let next = hidden_behind(kernels, model, &texts[at], 1, caches.next(), piece_tokens(kernels))?;
+                    match &mut last {
+                        Some(last) => last.append(&next)?,
+                        None => last = Some(next),
+                    }
+                }
+                last.expect("generate: a text goes on")
             }
         };
         read = true;
@@ -155,11 +176,10 @@ fn keep<T>(items: &mut Vec<T>, marks: &[bool]) {
     items.retain(|_| *marks.next().expect("generate: a mark for each text"));
 }
 
-/// A cache for a text that grows to `most` tokens; none where it would be wrong: dynamic scaling turns all keys anew when the text
-/// grows beyond the context, and those in a cache are turned already.
-pub(crate) fn cache_for(model: &Llama, most: usize) -> Option<KvCache> {
-    let grows = matches!(model.config.rope.scaling, RopeScaling::Dynamic { .. });
-    (!grows || most <= model.config.context).then(|| KvCache::new(model.config.layers))
+/// Whether a text that grows to `most` tokens may have a cache: dynamic scaling turns all keys anew when the text grows beyond the
+/// context, and those in a cache are turned already.
+pub(crate) fn is_cached(model: &Llama, most: usize) -> bool {
+    !matches!(model.config.rope.scaling, RopeScaling::Dynamic { .. }) || most <= model.config.context
 }
 
 /// Hidden states of the last `tail` tokens of `text`, `(1, tail, hidden)`, once the cache holds all of it. What it already holds is

@@ -14,7 +14,7 @@ use crate::data::Batch;
 use crate::error::{Explain, Explanation, Result};
 use crate::eval::ruler::RulerTask;
 use crate::eval::{Question, passkey, rows_of_a_pass, rows_written_together};
-use crate::generate::{Sampler, generate_together};
+use crate::generate::{Sampler, Until, generate_together};
 use crate::model::{Llama, LoraConfig, ModelConfig, Recompute};
 use crate::optim::AdamW;
 use crate::tape::Tape;
@@ -170,8 +170,9 @@ fn evaluate(device: &dyn Kernels, model: &Llama, task: Task, length: usize, eval
         match text.is_empty() {
             true => Ok(()),
             false => {
-                let texts = vec![text.as_slice(); rows_written_together(length, &eval.at).min(RULER_SAMPLES)];
-                generate_together(device, model, &texts, most, &Sampler::GREEDY, &[], &mut |_, _| true).map(drop)
+                let until = Until { max_new: most, stops: &[], stop: &AtomicBool::new(false) };
+                let texts = vec![text.as_slice(); rows_written_together(model, length, &eval.at).min(RULER_SAMPLES)];
+                generate_together(device, model, &texts, &Sampler::GREEDY, &until, &mut |_, _| true).map(drop)
             }
         }
     };

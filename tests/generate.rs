@@ -2,15 +2,24 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use common::fixtures;
 use ltrain::backend::Cpu;
 use ltrain::data::Batch;
 use ltrain::error::{Explain, Result};
-use ltrain::generate::{Sampler, TextStream, generate, generate_together};
+use ltrain::generate::{Sampler, TextStream, Until, generate, generate_together};
 use ltrain::io::ModelDir;
 use ltrain::model::rope::{RopeConfig, RopeScaling};
 use ltrain::model::{Llama, Recompute};
 use ltrain::tape::Tape;
+
+static GOES_ON: AtomicBool = AtomicBool::new(false);
+
+/// The likeliest continuations.
+fn together(model: &Llama, prompts: &[&[u32]], until: &Until, on_token: &mut dyn FnMut(usize, u32) -> bool) -> Vec<Vec<u32>> {
+    generate_together(&Cpu, model, prompts, &Sampler::GREEDY, until, on_token).unwrap()
+}
 
 fn load(name: &str) -> Llama {
     let dir = ModelDir::open(&fixtures().join("models").join(name)).unwrap();
@@ -79,18 +88,20 @@ fn dynamic_rotations_turn_the_whole_text_when_it_grows() {
 fn texts_written_together_are_those_written_alone() {
     let dynamic = |mut model: Llama| {
         model.config.rope = RopeConfig { theta: 1e4, scaling: RopeScaling::Dynamic { factor: 4.0 } };
+        // All but one text end beyond it, so none has a cache.
+        model.config.context = 40;
         model
     };
     for model in [load("llama"), load("llama_yarn"), load("qwen3"), dynamic(load("llama"))] {
         let all = text(140);
-        // One of them ends alone, one is read in more than one token, and none begins as another does.
+        // The second ends before the others.
         let prompts = [&all[..37], &all[30..31], &all[5..140], &all[50..90]];
         let mut heard = vec![Vec::new(); prompts.len()];
         let mut hear = |at: usize, token| {
             heard[at].push(token);
             !(at == 1 && heard[1].len() == 3)
         };
-        let texts = generate_together(&Cpu, &model, &prompts, 9, &Sampler::GREEDY, &[], &mut hear).unwrap();
+        let texts = together(&model, &prompts, &Until { max_new: 9, stops: &[], stop: &GOES_ON }, &mut hear);
         assert_eq!(texts.iter().map(Vec::len).collect::<Vec<_>>(), [9, 3, 9, 9]);
         assert_eq!(heard, texts);
         for (prompt, tokens) in prompts.into_iter().zip(&texts) {
@@ -100,14 +111,32 @@ fn texts_written_together_are_those_written_alone() {
 }
 
 #[test]
+fn a_stop_ends_all_texts() {
+    let (model, all, stop) = (load("llama"), text(140), AtomicBool::new(false));
+    let prompts = [&all[..37], &all[20..60]];
+    let until = Until { max_new: 9, stops: &[], stop: &stop };
+    let mut heard = 0;
+    let mut hear = |_, _| {
+        heard += 1;
+        stop.store(heard >= 5, Ordering::Relaxed);
+        true
+    };
+    let texts = together(&model, &prompts, &until, &mut hear);
+    assert_eq!(texts.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3], "the token of all that was begun, and no more");
+    assert_eq!(together(&model, &prompts, &until, &mut |_, _| true), [[], []] as [[u32; 0]; 2]);
+}
+
+#[test]
 fn of_texts_written_together_each_has_its_own_end() {
     let (model, all) = (load("llama"), text(140));
     let prompts = [&all[..37], &all[20..60], &all[5..140]];
     let free = prompts.map(|prompt| written(&model, prompt, 9, &Sampler::GREEDY));
     let stop = free[2][4];
     let ended = |tokens: &Vec<u32>| tokens.iter().take_while(|&&token| token != stop).copied().collect::<Vec<_>>();
-    let together =
-        |prompts: &[&[u32]], most| generate_together(&Cpu, &model, prompts, most, &Sampler::GREEDY, &[stop], &mut |_, _| true);
+    let together = |prompts: &[&[u32]], max_new| {
+        let until = Until { max_new, stops: &[stop], stop: &GOES_ON };
+        generate_together(&Cpu, &model, prompts, &Sampler::GREEDY, &until, &mut |_, _| true)
+    };
     let texts = together(&prompts, 9).unwrap();
     assert_eq!(texts, free.iter().map(ended).collect::<Vec<_>>());
     assert!(texts.iter().any(|text| text.len() < 9));

@@ -7,7 +7,7 @@ use super::stopped;
 use crate::backend::Kernels;
 use crate::data::Encode;
 use crate::error::Result;
-use crate::generate::{Sampler, generate_together};
+use crate::generate::{Sampler, Until, generate_together};
 use crate::io::TextTokenizer;
 use crate::io::tokenizer::SpecialTokens;
 use crate::model::Llama;
@@ -50,7 +50,7 @@ pub struct Writer<'a> {
     pub model: &'a Llama,
     /// What it writes in.
     pub language: &'a dyn Language,
-    /// Ends it before its next token.
+    /// Ends it before its next prompt or token.
     pub stop: &'a AtomicBool,
 }
 
@@ -65,21 +65,24 @@ impl Writer<'_> {
             // What cannot be decoded ends all texts.
             let text = if failed.is_none() { self.language.decode(&written[at]) } else { return false };
             match text {
-                Ok(text) => !stopped(self.stop) && !prompts[at].rule.settled(&text, prompts[at].answers),
+                Ok(text) => !prompts[at].rule.settled(&text, prompts[at].answers),
                 Err(error) => {
                     failed = Some(error);
                     false
                 }
             }
         };
-        let (texts, stops): (Vec<&[u32]>, _) = (prompts.iter().map(|p| p.tokens).collect(), self.language.stops());
-        let written = generate_together(self.kernels, self.model, &texts, most, &Sampler::GREEDY, stops, &mut on_token)?;
+        let texts: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens).collect();
+        let until = Until { max_new: most, stops: self.language.stops(), stop: self.stop };
+        let written = generate_together(self.kernels, self.model, &texts, &Sampler::GREEDY, &until, &mut on_token)?;
         if let Some(error) = failed {
             return Err(error);
         }
+        if stopped(self.stop) {
+            return Ok(None);
+        }
         let score =
             |(prompt, tokens): (&Prompt, &Vec<u32>)| Ok(prompt.rule.score(&self.language.decode(tokens)?, prompt.answers));
-        let scores = prompts.iter().zip(&written).map(score).collect::<Result<_>>()?;
-        Ok((!stopped(self.stop)).then_some(scores))
+        prompts.iter().zip(&written).map(score).collect::<Result<_>>().map(Some)
     }
 }

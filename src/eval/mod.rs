@@ -47,12 +47,12 @@ pub fn rows_of_a_pass(length: usize) -> usize {
 }
 
 /// Rows of one of some lengths whose answers are written together: the keys and values of all take no more memory than those of a row
-/// of the longest, or of 32k tokens.
-pub fn rows_written_together(length: usize, lengths: &[usize]) -> usize {
-    const TOKENS: usize = 32_768;
+/// of the longest, or 4 GiB.
+pub fn rows_written_together(model: &Llama, length: usize, lengths: &[usize]) -> usize {
+    const BYTES: usize = 4 << 30;
     const MOST: usize = 8;
     let longest = lengths.iter().copied().max().unwrap_or(0);
-    (longest.max(TOKENS) / length.max(1)).clamp(1, MOST)
+    (longest.max(BYTES / model.cache_bytes()) / length.max(1)).clamp(1, MOST)
 }
 
 /// Cuts `items` into runs of equal length that fit one forward pass.

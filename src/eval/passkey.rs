@@ -10,8 +10,8 @@ use crate::backend::Kernels;
 use crate::config::defaults::DEPTHS;
 use crate::data::Batch;
 use crate::error::Result;
-use crate::generate::{cache_for, hidden_behind, piece_tokens};
-use crate::model::{Llama, Recompute};
+use crate::generate::{hidden_behind, is_cached, piece_tokens};
+use crate::model::{KvCache, Llama, Recompute};
 use crate::report::record::Grid;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
@@ -135,7 +135,7 @@ pub fn answers(kernels: &dyn Kernels, model: &Llama, questions: &[Question]) -> 
 
 /// One row's likeliest tokens behind each of its last `count`, read at most `piece` tokens at a time.
 pub fn in_pieces(kernels: &dyn Kernels, model: &Llama, row: &[u32], count: usize, piece: usize) -> Result<Vec<u32>> {
-    let mut cache = cache_for(model, row.len());
+    let mut cache = is_cached(model, row.len()).then(|| KvCache::new(model.config.layers, row.len()));
     let hidden = hidden_behind(kernels, model, row, count, cache.as_mut(), piece)?;
     likeliest(kernels, model, &hidden)
 }

@@ -178,6 +178,8 @@ mod tests {
         assert!((after.error_of_difference(&before) - 0.144_337_567_297_406_43).abs() < 1e-12);
         assert!(after.error_of_difference(&before) < before.error / 2.0);
         assert!(after.error_of_difference(&score(&[&[1.0, 2.0], &[3.0, 3.0]])).is_nan(), "other windows");
+        let old = || LengthScore { by_window: Vec::new(), ..before.clone() };
+        assert!(old().error_of_difference(&old()).is_nan(), "records of before windows were kept");
         assert!(after.error_of_difference(&score(&[&[1.0], &[3.0, 3.0], &[2.0, 2.0]])).is_nan(), "of other sizes");
     }
 }

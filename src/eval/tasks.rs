@@ -90,7 +90,7 @@ fn ruler_task(writer: &Writer, plan: &RulerPlan, task: RulerTask, length: usize,
     let (most, rule) = (task.answer_tokens(), task.rule());
     let Some(samples) = samples(writer, plan, task, length)? else { return Ok(None) };
     let mut scores = Scores::default();
-    for samples in samples.chunks(rows_written_together(length, &plan.lengths)) {
+    for samples in samples.chunks(rows_written_together(writer.model, length, &plan.lengths)) {
         let prompts: Vec<_> =
             samples.iter().map(|Sample { tokens, answers, .. }| Prompt { tokens, rule: &rule, answers }).collect();
         if !scores.ask(writer, &prompts, most, length, meter)? {
@@ -124,7 +124,7 @@ fn questionnaire(
     let most = set.answer_tokens;
     let room = length - most;
     let mut scores = Scores::default();
-    for rows in set.rows.chunks(rows_written_together(length, &plan.lengths)) {
+    for rows in set.rows.chunks(rows_written_together(writer.model, length, &plan.lengths)) {
         let texts: Vec<Vec<u32>> =
             rows.iter().map(|row| prompt_tokens(writer.language, &row.prompt, room)).collect::<Result<_>>()?;
         let both = rows.iter().zip(&texts);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{KvCache, LoraConfig, LoraTarget, ModelConfig, Params};
+use super::{KvCache, LoraConfig, LoraTarget, ModelConfig, Params, cache};
 use crate::backend::{Cpu, Kernels};
 use crate::data::Batch;
 use crate::error::Result;
@@ -66,33 +66,6 @@ pub struct Llama {
     norm: ParamId,
     head: ParamId,
     lora: Option<LoraConfig>,
-}
-
-/// Attention of every row to what its cache holds and to itself, whose keys and values the cache then holds, too. Caches are of
-/// different lengths, so each row is a call of its own.
-fn behind(
-    kernels: &dyn Kernels,
-    layer: usize,
-    qkv: [&Tensor; 3],
-    pass: &Pass,
-    caches: &mut [KvCache],
-    scale: f32,
-) -> Result<Tensor> {
-    let mut all: Option<Tensor> = None;
-    for (row, (cache, segments)) in caches.iter_mut().zip(&pass.segments).enumerate() {
-        let [q, k, v] = match pass.segments.len() {
-            1 => qkv.map(|x| Ok(x.clone())),
-            _ => qkv.map(|x| x.row(row)),
-        };
-        let [k, v] = cache.extend(layer, &k?, &v?)?;
-        let (o, _) = kernels.attention_fwd(&q?, &k, &v, segments, scale)?;
-        match &mut all {
-            Some(all) => all.append(&o)?,
-            None => all = Some(o),
-        }
-    }
-    let all = all.expect("attention: a batch has rows");
-    Ok(all.reshape("attention: o (B,T,H,D)", qkv[0].shape())?)
 }
 
 /// Name of a tensor of one layer.
@@ -210,6 +183,12 @@ impl Llama {
         Ok(())
     }
 
+    /// Memory that the keys and values of a token take, where the weights are now.
+    pub fn cache_bytes(&self) -> usize {
+        let c = &self.config;
+        2 * c.layers * c.kv_heads * c.head_dim * self.params.get(self.embed).value.dtype().bytes()
+    }
+
     /// Moves all parameters into the backend's memory and precision, where they are not yet.
     pub fn place(&mut self, kernels: &dyn Kernels) -> Result<()> {
         self.params.iter_mut().try_for_each(|param| param.place(kernels))
@@ -289,7 +268,7 @@ impl Llama {
         let scale = 1.0 / (self.config.head_dim as f32).sqrt();
         let o = match caches {
             Some(caches) => {
-                let o = behind(t.kernels(), i, [&q, &k, &v].map(Var::value), pass, caches, scale)?;
+                let o = cache::attention(t.kernels(), caches, i, [&q, &k, &v].map(Var::value), &pass.segments, scale)?;
                 t.constant(o)
             }
             None => attention(t, &q, &k, &v, &pass.segments[0], scale)?,
@@ -312,7 +291,8 @@ impl Llama {
 
     /// The last layer's normalised hidden states, `(batch, seq_len, hidden)`.
     ///
-    /// With caches, one per row, the tokens of a row follow those in its cache, and nothing of the pass can be differentiated.
+    /// With caches, one per row, the tokens of a row follow those in its cache. Such a pass is for inference: its attention has no
+    /// gradient, and nothing is recomputed.
     pub fn hidden<'a>(
         &'a self,
         t: &mut Tape<'a>,

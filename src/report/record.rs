@@ -279,8 +279,8 @@ impl LengthScore {
         Self { ppl: f64::NAN, nll: f64::NAN, error: f64::NAN, ..Self::default() }
     }
 
-    /// Standard error of this loss less another's on the same windows: what is hard about a window is hard for both, so it is far
-    /// below the error of either. NaN where the windows are not as many or not of one size.
+    /// Standard error of this loss less another's on the same windows: what is hard about a window is hard for both, so it is
+    /// usually far below the error of either. NaN where the windows are not as many or not of one size.
     pub fn error_of_difference(&self, other: &Self) -> f64 {
         let pairs = || self.by_window.iter().zip(&other.by_window);
         if self.by_window.len() != other.by_window.len() || pairs().any(|(a, b)| a.tokens != b.tokens) {
@@ -294,6 +294,9 @@ impl LengthScore {
 /// Standard error of the mean over windows, each of which weighs as many tokens as it scores, as in the mean; NaN for fewer than two.
 /// Where all score equally many it is the sample's deviation by `√n`.
 pub fn error_over_windows(windows: &[WindowLoss]) -> f64 {
+    if windows.len() < 2 {
+        return f64::NAN;
+    }
     let n = windows.len() as f64;
     let tokens = windows.iter().map(|w| w.tokens as f64).sum::<f64>();
     let mean = windows.iter().map(|w| w.tokens as f64 / tokens * w.nll).sum::<f64>();

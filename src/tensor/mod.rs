@@ -292,7 +292,7 @@ impl Tensor {
         Ok(Self { shape: expected, data: Arc::clone(&self.data) })
     }
 
-    /// A copy of one row of a batch: `(B, …)` → `(1, …)`. Panics when there is no such row, or the numbers are on the host and no f32.
+    /// A copy of one row of a batch of floats: `(B, …)` → `(1, …)`. Panics when there is no such row.
     pub fn row(&self, row: usize) -> error::Result<Self> {
         let dims = self.shape.dims();
         let [batch, rest] = [dims[0], dims[1..].iter().product()];
@@ -302,6 +302,22 @@ impl Tensor {
             Buffer::Device(buffer) => Self::device(buffer.part(row * rest, rest)?, shape),
             _ => Self::f32(pool::copied(&self.as_f32()?[row * rest..][..rest]), shape),
         })
+    }
+
+    /// A copy of a `(1, T, …)` tensor of floats with room for `rows` along dim 1 in all: up to there [`append`](Self::append) moves
+    /// nothing.
+    pub fn with_room(&self, rows: usize) -> error::Result<Self> {
+        let row: usize = self.shape.dims()[2..].iter().product();
+        let room = self.shape.len().max(rows * row);
+        let data = match &*self.data {
+            Buffer::Device(buffer) => Buffer::Device(buffer.with_room(room)?),
+            _ => {
+                let mut floats = Vec::with_capacity(room);
+                floats.extend_from_slice(self.as_f32()?);
+                Buffer::F32(floats)
+            }
+        };
+        Ok(Self { shape: self.shape.clone(), data: Arc::new(data) })
     }
 
     /// Appends `rows` along dim 1 of a `(1, T, …)` tensor: the growth step of a key/value cache.

@@ -1,7 +1,7 @@
 //! Whole commands on a device: what they take of its memory, and what they leave on the disk.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use clap::Parser as _;
@@ -72,6 +72,31 @@ fn a_run_takes_what_its_plan_says() {
         let taken = seen.peak.load(Ordering::Relaxed);
         assert!(taken as f64 >= 0.98 * planned as f64, "{out}: planned {planned}, took {taken}");
     }
+}
+
+/// The same where answers are written, several together: that is where this run needs most.
+#[test]
+fn answers_take_what_their_plan_says() {
+    let runs = folder();
+    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chat/bytes");
+    fs::write(runs.at("model.json"), MODEL.replace("256", "340")).unwrap();
+    fs::write(runs.at("text.txt"), "once upon a time there was a town ".repeat(40)).unwrap();
+    let words = format!(
+        "init={} tokenizer={} data={} eval=fwe eval_at=768 train=full export=merged",
+        runs.at("model.json").display(),
+        tokenizer.display(),
+        runs.at("text.txt").display()
+    );
+    let config = config(&runs, "written", &words);
+    let plan = MemoryPlan::of(&config, &read_config(&runs.at("model.json")).unwrap()).unwrap();
+    let planned = plan.peak().total();
+    assert_eq!(plan.peak(), plan.phases.last().unwrap());
+    let (emulation, seen) = Recorded::new();
+    train(&config, &Device::new(emulation, planned));
+    let taken = seen.peak.load(Ordering::Relaxed);
+    assert!(taken as f64 >= 0.98 * planned as f64, "planned {planned}, took {taken}");
+    let report = fs::read_to_string(runs.at("written/report.json")).unwrap();
+    assert!(report.contains("\"task\": \"fwe\""), "answers were asked for");
 }
 
 /// What nobody trained comes out of a device as it went in, though the device had it rounded: the run's merged model is the one

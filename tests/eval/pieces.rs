@@ -21,7 +21,7 @@ fn whole(kernels: &dyn Kernels, model: &Llama, row: &[u32], tail: usize) -> Vec<
 }
 
 fn pieced(kernels: &dyn Kernels, model: &Llama, row: &[u32], tail: usize, piece: usize) -> Vec<f32> {
-    let mut cache = KvCache::new(model.config.layers);
+    let mut cache = KvCache::new(model.config.layers, row.len());
     let hidden = hidden_behind(kernels, model, row, tail, Some(&mut cache), piece).unwrap();
     assert_eq!(cache.tokens(), row.len());
     hidden.to_host_f32().unwrap().as_f32().unwrap().to_vec()
@@ -55,7 +55,8 @@ fn pieces_on_a_device_are_as_close_as_its_numbers() {
 fn next(kernels: &dyn Kernels, model: &Llama, texts: &[Vec<u32>]) -> [Vec<f32>; 2] {
     let floats = |hidden: &ltrain::tensor::Tensor| hidden.to_host_f32().unwrap().as_f32().unwrap().to_vec();
     let read = |text: &Vec<u32>| {
-        let mut cache = KvCache::new(model.config.layers);
+        // It has no room for the last token, so it grows.
+        let mut cache = KvCache::new(model.config.layers, text.len() - 1);
         hidden_behind(kernels, model, &text[..text.len() - 1], 1, Some(&mut cache), 32).unwrap();
         cache
     };

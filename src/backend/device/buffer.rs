@@ -95,6 +95,15 @@ impl DeviceBuffer {
         Ok(part)
     }
 
+    /// A copy in memory for `room` elements, which are as many as these at least.
+    pub fn with_room(&self, room: usize) -> Result<Self> {
+        let mut larger = Self::empty(&self.memory, self.dtype, room.max(self.len), self.purpose)?;
+        larger.len = self.len;
+        // SAFETY: the new buffer has room for these bytes.
+        unsafe { self.memory.copy(larger.address, self.address, self.bytes())? };
+        Ok(larger)
+    }
+
     /// Adds `other`'s elements at the end. What has no room moves to memory with half as much to spare, so that elements that
     /// come one by one are copied three times in the mean, however many there will be.
     pub fn append(&mut self, other: &Self) -> Result<()> {
@@ -103,11 +112,7 @@ impl DeviceBuffer {
         }
         let len = self.len + other.len;
         if len > self.room {
-            let mut larger = Self::empty(&self.memory, self.dtype, len.max(self.room / 2 * 3), self.purpose)?;
-            larger.len = self.len;
-            // SAFETY: the new buffer has room for more than these bytes.
-            unsafe { self.memory.copy(larger.address, self.address, self.bytes())? };
-            *self = larger;
+            *self = self.with_room(len.max(self.room / 2 * 3))?;
         }
         // SAFETY: there is room behind this buffer's bytes for those of the other, which is another buffer.
         unsafe { self.memory.copy(self.address + self.bytes() as u64, other.address, other.bytes())? };
