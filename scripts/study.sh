@@ -23,7 +23,7 @@ methods() {
     few="untrained contiguous pose pose-3 uniform endprompt mix random e2-llm contiguous-long pose-long uniform-long longrecipe full-length s2"
     case $1 in
         2048) echo "$few longlora contiguous-short pose-short" ;;
-        8192) echo "$few" ;;
+        8192) echo "$few pose-large" ;;
         *) echo "study.sh: targets are 2048 and 8192" >&2; exit 2 ;;
     esac
 }
@@ -35,7 +35,7 @@ flags() {
         full-length) echo "--method full-length --rope yarn" ;;
         s2) echo "--method full-length --rope yarn --attention s2" ;;
         longlora) echo "--method longlora --rope yarn" ;;
-        pose|pose-long|pose-short) echo "--method pose" ;;
+        pose|pose-long|pose-large|pose-short) echo "--method pose" ;;
         pose-3) echo "--method pose --pose-chunks 3" ;;
         longrecipe) echo "--method longrecipe --rope yarn" ;;
         mix) echo "--positions mix:natural=15,pose=40,uniform=45" ;;
@@ -49,9 +49,18 @@ flags() {
 row() {
     case $1 in
         full-length|s2|longlora) echo "$2" ;;
-        longrecipe|*-long) echo $(($2 * 3 / 10)) ;;
+        longrecipe|*-long|*-large) echo $(($2 * 3 / 10)) ;;
         *) echo 256 ;;
     esac
+}
+
+# Rows of a step: 4,096 tokens or as near to it as whole rows come, or as many tokens as a row of the target has.
+rows() {
+    tokens_of_step=4096
+    case $1 in *-large) tokens_of_step=$2 ;; esac
+    rows=$((tokens_of_step / $(row "$1" "$2")))
+    [ "$rows" -ge 1 ] || rows=1
+    echo "$rows"
 }
 
 # Tokens of a document that rows are taken from: all methods read the same text but those that are asked what short text is worth.
@@ -98,8 +107,7 @@ for target in ${TARGETS:-2048 8192}; do
                 continue
             fi
             row=$(row "$method" "$target")
-            rows=$((4096 / row))
-            [ "$rows" -ge 1 ] || rows=1
+            rows=$(rows "$method" "$target")
             steps=$((tokens / (rows * row)))
             run=$target-$method-$seed
             echo "$(date +%T) $target $method seed $seed: $steps steps of $rows x $row tokens"

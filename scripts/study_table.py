@@ -11,10 +11,10 @@ from pathlib import Path
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent.parent / "docs/results/study")
 # In the order of the tables, with what a row of theirs is made of.
-ROWS = {"full-length": 1.0, "s2": 1.0, "longlora": 1.0, "longrecipe": 0.3, "contiguous-long": 0.3, "pose-long": 0.3, "uniform-long": 0.3}
+ROWS = {"full-length": 1.0, "s2": 1.0, "longlora": 1.0, "longrecipe": 0.3, "contiguous-long": 0.3, "pose-long": 0.3, "pose-large": 0.3, "uniform-long": 0.3}
 METHODS = (
     "untrained-keep untrained-linear untrained-ntk untrained-yarn contiguous random pose pose-3 uniform mix endprompt e2-llm "
-    "contiguous-long pose-long uniform-long longrecipe full-length s2 longlora contiguous-short pose-short"
+    "contiguous-long pose-long pose-large uniform-long longrecipe full-length s2 longlora contiguous-short pose-short"
 ).split()
 CONTEXT = 256
 # Of the plot of losses, with their colours.
@@ -154,7 +154,7 @@ def heat(target, found):
     cells = [(n, i) for n in grid["lengths"] if n > CONTEXT for i in range(len(grid["depths"]))]
     left, cell, height = 120, 40, 18
     x = lambda k: left + k * cell + 8 * (k // len(grid["depths"]))
-    body = [text(left, 12, "found, in per cent, by length of the text and distance from the fact to its question")]
+    body = [text(left, 12, "found, in per cent, by length of the text and distance of the fact")]
     for k, (length, i) in enumerate(cells):
         if i == 0:
             body.append(text(x(k), 30, f"{length} tokens"))
