@@ -92,7 +92,7 @@ fn results(run: &RunRecord) -> String {
     let names: Vec<String> = run.evaluations.iter().map(row_name).collect();
     let rule = format!(
         "Best of each column in bold. Short context: change of perplexity at the longest measured length within the \
-         original {}, with the standard error over the windows' differences. “Extended” asks for all of: perplexity at long context at most {LONG_SLACK}\u{a0}×\u{a0}the base’s within its \
+         original {}, with the standard error over the windows’ differences. “Extended” asks for all of: perplexity at long context at most {LONG_SLACK}\u{a0}×\u{a0}the base’s within its \
          own context, passkeys found {:.0}\u{a0}% or more where tried, short context at most {:.0}\u{a0}% worse.",
         text::length(run.model.context),
         PASSKEY_WORKS * 100.0,

@@ -36,7 +36,7 @@ pub enum Mark {
 pub struct Cell {
     /// What it says.
     pub text: String,
-    /// Its standard error, where one is known.
+    /// Its standard error, where one is known, without the unit.
     pub error: Option<String>,
     /// How it stands out.
     pub mark: Mark,
@@ -46,13 +46,14 @@ impl Cell {
     /// A value with its standard error; one that is no number is not known.
     pub fn measured(value: Option<(f64, f64)>, format: impl Fn(Option<f64>) -> String) -> Self {
         let error = value.map(|(_, error)| error).filter(|error| error.is_finite());
-        Self { text: format(value.map(|v| v.0)), error: error.map(|e| format(Some(e))), mark: Mark::Plain }
+        let error = error.map(|e| format(Some(e)).trim_end_matches(" %").to_owned());
+        Self { text: format(value.map(|v| v.0)), error, mark: Mark::Plain }
     }
 
     /// Both, in plain text.
     pub fn whole(&self) -> String {
         match &self.error {
-            Some(error) => format!("{} ±{}", self.text, error.trim_end_matches(" %")),
+            Some(error) => format!("{} ±{error}", self.text),
             None => self.text.clone(),
         }
     }
@@ -217,7 +218,7 @@ impl Comparison {
             let _ = write!(out, "| {} |", markdown_text(name));
             for cell in cells {
                 let bold = if cell.mark == Mark::Best { "**" } else { "" };
-                let error = cell.error.as_ref().map_or_else(String::new, |e| format!(" ±{}", e.trim_end_matches(" %")));
+                let error = cell.error.as_ref().map_or_else(String::new, |e| format!(" ±{e}"));
                 let _ = write!(out, " {bold}{}{bold}{error} |", cell.text);
             }
             out.push('\n');

@@ -61,9 +61,9 @@ pub fn change(ratio: f64) -> String {
     }
 }
 
-/// The standard error of a relative change, where it is known and [`change`] writes no factor.
+/// The standard error of a relative change in per cent, where it is known and [`change`] writes no factor.
 pub fn change_error(ratio: f64, error: f64) -> Option<String> {
-    (error.is_finite() && change(ratio).ends_with('%')).then(|| format!("{:.1} %", 100.0 * error))
+    (error.is_finite() && change(ratio).ends_with('%')).then(|| format!("{:.1}", 100.0 * error))
 }
 
 /// A token count as a length, or `?` when it is unknown.
