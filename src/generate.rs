@@ -136,18 +136,14 @@ pub fn generate_together(
             }
             caches => {
                 let mut caches = caches.iter_mut().flatten();
-                let mut last: Option<Tensor> = None;
+                let mut last = Vec::with_capacity(live.len());
                 for &at in &live {
                     if stop.load(Ordering::Relaxed) {
                         break 'texts;
                     }
-                    let next = hidden_behind(kernels, model, &texts[at], 1, caches.next(), piece_tokens(kernels))?;
-                    match &mut last {
-                        Some(last) => last.append(&next)?,
-                        None => last = Some(next),
-                    }
+                    last.push(hidden_behind(kernels, model, &texts[at], 1, caches.next(), piece_tokens(kernels))?);
                 }
-                last.expect("generate: a text goes on")
+                Tensor::joined(last)?
             }
         };
         read = true;

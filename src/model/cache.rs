@@ -49,16 +49,11 @@ pub(super) fn attention(
     scale: f32,
 ) -> Result<Tensor> {
     let alone = caches.len() == 1;
-    let mut all: Option<Tensor> = None;
+    let mut rows = Vec::with_capacity(caches.len());
     for (row, (cache, segments)) in caches.iter_mut().zip(segments).enumerate() {
         let [q, k, v] = qkv.map(|x| if alone { Ok(x.clone()) } else { x.row(row) });
         let [k, v] = cache.extend(layer, &k?, &v?)?;
-        let (o, _) = kernels.attention_fwd(&q?, &k, &v, segments, scale)?;
-        match &mut all {
-            Some(all) => all.append(&o)?,
-            None => all = Some(o),
-        }
+        rows.push(kernels.attention_fwd(&q?, &k, &v, segments, scale)?.0);
     }
-    let all = all.expect("cache: a batch has rows");
-    Ok(all.reshape("cache: o (B,T,H,D)", qkv[0].shape())?)
+    Ok(Tensor::joined(rows)?.reshape("cache: o (B,T,H,D)", qkv[0].shape())?)
 }

@@ -303,10 +303,7 @@ impl Llama {
         let longest = batch.positions.as_u32()?.iter().max().map_or(0, |&p| p as usize + 1);
         let freqs = self.config.rope.freqs(self.config.head_dim, self.config.context, longest);
         let rope = Arc::new(t.kernels().rope_table(&batch.positions, &batch.rope_scale, &freqs)?);
-        let tables = match &caches {
-            Some(caches) => batch.segments.tables(caches.len()),
-            None => vec![batch.segments.table()],
-        };
+        let tables = batch.segments.tables(caches.as_ref().map_or(1, |caches| caches.len()));
         let segments = tables.iter().map(|table| t.kernels().place_integers(table)).collect::<Result<_>>()?;
         let pass = Pass { rope, segments };
         let w = self.param(t, self.embed);

@@ -26,10 +26,10 @@ impl Segments {
         Tensor::u32([first.as_slice(), second].concat(), [2, first.len()])
     }
 
-    /// The table of each of `batch` rows.
-    pub fn tables(&self, batch: usize) -> Vec<Tensor> {
+    /// Tables of `parts` equal parts: of each row, or one for all.
+    pub fn tables(&self, parts: usize) -> Vec<Tensor> {
         let [first, second] = &self.starts;
-        let queries = first.len() / batch;
+        let queries = first.len() / parts;
         let rows = first.chunks_exact(queries).zip(second.chunks_exact(queries));
         rows.map(|(first, second)| Tensor::u32([first, second].concat(), [2, queries])).collect()
     }

@@ -320,6 +320,14 @@ impl Tensor {
         Ok(Self { shape: self.shape.clone(), data: Arc::new(data) })
     }
 
+    /// `(1, T, …)` tensors one behind the other along dim 1. Panics without any.
+    pub fn joined(parts: Vec<Self>) -> error::Result<Self> {
+        let mut parts = parts.into_iter();
+        let mut all = parts.next().expect("join: a tensor");
+        parts.try_for_each(|part| all.append(&part))?;
+        Ok(all)
+    }
+
     /// Appends `rows` along dim 1 of a `(1, T, …)` tensor: the growth step of a key/value cache.
     pub fn append(&mut self, rows: &Tensor) -> error::Result<()> {
         let what = "append: rows (1,T,…)";
